@@ -1,0 +1,1 @@
+"""The Kubernetes objects: kinds, accessors, selectors, patches, well-known names."""

@@ -1,0 +1,1 @@
+"""The API server: store, admission, authentication, and the wire format over HTTP."""

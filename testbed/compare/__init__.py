@@ -1,0 +1,1 @@
+"""What is measured against what: the schedule of rounds, records, statistics, verdicts."""

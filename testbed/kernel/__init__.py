@@ -1,0 +1,1 @@
+"""The kernel's own words: links, routes, nft, sysctls, network namespaces, probes."""

@@ -1,0 +1,128 @@
+"""What the testbed asks of the kernel's devices, addresses, routes and neighbours.
+
+One object speaks to one network namespace. The verbs say what they leave behind: `ensure_` at least this, `set_`
+exactly these, `delete_` not this. All may be called again and again; none asks first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from pathlib import Path
+from typing import Protocol
+
+
+@dataclass(frozen=True)
+class Hop:
+    """The next hop of a route; without `via` the destination is on the link itself."""
+
+    via: IPv4Address | None = None
+    onlink: bool = False
+    source: IPv4Address | None = None
+    mtu: int = 0
+
+
+@dataclass(frozen=True)
+class Peer:
+    """The other end of a veth: its name, and the namespace it lives in (a path such as /proc/PID/ns/net)."""
+
+    name: str
+    netns: Path
+    mac: str = ""
+
+
+@dataclass(frozen=True)
+class Vxlan:
+    """A VXLAN device's parameters (RFC 7348). `local` is the outer source, `device` the underlay device."""
+
+    vni: int
+    local: IPv4Address
+    port: int
+    device: str
+    mtu: int
+    mac: str
+
+
+@dataclass(frozen=True)
+class LinkState:
+    """A device as the kernel shows it."""
+
+    name: str
+    kind: str
+    index: int
+    mtu: int
+    mac: str
+    is_up: bool
+    master: str = ""
+
+
+class Links(Protocol):
+    """Devices of one network namespace. Raises KernelError with the kernel's errno."""
+
+    def ensure_bridge(self, name: str, *, mtu: int, mac: str = "") -> None:
+        """A Linux bridge, up, without spanning tree, of exactly this MTU."""
+        ...
+
+    def ensure_veth(self, name: str, peer: Peer, *, mtu: int, mac: str = "", master: str = "") -> None:
+        """A veth pair: this end here, up; the other in the peer's namespace, up. Both ends have this MTU.
+
+        An end that is left over without its peer is made anew.
+        """
+        ...
+
+    def ensure_vxlan(self, name: str, vxlan: Vxlan) -> None:
+        """A VXLAN device, up, nolearning; one with other parameters is replaced."""
+        ...
+
+    def ensure_up(self, name: str) -> None:
+        """The device is up (`lo` too)."""
+        ...
+
+    def set_addresses(self, device: str, addresses: Iterable[IPv4Interface]) -> None:
+        """Exactly these IPv4 addresses."""
+        ...
+
+    def set_routes(self, device: str, routes: Mapping[IPv4Network, Hop]) -> None:
+        """Exactly these routes through the device (main table), besides those the kernel makes itself."""
+        ...
+
+    def set_neighbours(self, device: str, neighbours: Mapping[IPv4Address, str]) -> None:
+        """Exactly these permanent neighbour entries."""
+        ...
+
+    def set_fdb(self, device: str, entries: Mapping[str, IPv4Address]) -> None:
+        """Exactly these static forwarding entries of a VXLAN device: inner MAC to outer address."""
+        ...
+
+    def delete_link(self, name: str) -> None:
+        """No device of that name."""
+        ...
+
+    def links(self) -> list[LinkState]:
+        """All devices, `lo` included."""
+        ...
+
+    def routes(self, device: str) -> dict[IPv4Network, Hop]:
+        """The routes that `set_routes` would compare with."""
+        ...
+
+    def close(self) -> None:
+        """Release the handle."""
+        ...
+
+
+class Nft(Protocol):
+    """The nftables of one network namespace."""
+
+    def load(self, script: str) -> None:
+        """All of the script in one transaction, or KernelError and none of it."""
+        ...
+
+    def list(self, what: str = "ruleset") -> str:
+        """`nft list WHAT`."""
+        ...
+
+    def close(self) -> None:
+        """Release the handle."""
+        ...

@@ -1,0 +1,1 @@
+"""The node daemon: pod network and service rules of one node."""

@@ -1,0 +1,40 @@
+"""The only place that runs another program. Each call is logged first, as a line that can be pasted into a shell."""
+
+from __future__ import annotations
+
+import logging
+import shlex
+import subprocess
+from collections.abc import Mapping, Sequence
+
+from testbed.errors import CommandFailed, MachineLacks
+
+log = logging.getLogger(__name__)
+
+
+def run(
+    argv: Sequence[str],
+    *,
+    stdin: str | None = None,
+    timeout_s: float = 60.0,
+    env: Mapping[str, str] | None = None,
+    check: bool = True,
+) -> str:
+    """Run `argv` to its end and return what it printed.
+
+    Raises MachineLacks where the program is not installed and CommandFailed where it fails (unless `check` is off)
+    or exceeds `timeout_s`.
+    """
+    log.info("%s", shlex.join(argv))
+    try:
+        done = subprocess.run(
+            list(argv), input=stdin, capture_output=True, text=True, timeout=timeout_s, env=env, check=False
+        )
+    except FileNotFoundError:
+        raise MachineLacks(f"{argv[0]} is not installed") from None
+    except subprocess.TimeoutExpired:
+        raise CommandFailed(f"{shlex.join(argv)} did not end within {timeout_s:g} s") from None
+    if check and done.returncode != 0:
+        said = (done.stderr or done.stdout).strip() or "nothing"
+        raise CommandFailed(f"{shlex.join(argv)} ended with {done.returncode} and said: {said}")
+    return done.stdout

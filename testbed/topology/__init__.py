@@ -1,0 +1,1 @@
+"""What a user writes, and what it becomes: YAML to Topology to ClusterSpec."""

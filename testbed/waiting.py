@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import TypeVar
 
 from testbed.errors import TimedOut
@@ -34,3 +35,22 @@ async def wait_until_async(
         if time.monotonic() >= deadline:
             raise TimedOut(f"{what} did not happen within {timeout_s:g} s")
         await asyncio.sleep(every_s)
+
+
+@dataclass
+class Backoff:
+    """The pauses of a loop that tries again: each twice as long as the last, until `reset` says that it went well."""
+
+    first_s: float = 0.02
+    most_s: float = 2.0
+    failures: int = 0
+
+    async def wait(self) -> None:
+        """Count a failure and pause."""
+        pause_s = min(self.first_s * 2 ** min(self.failures, 30), self.most_s)
+        self.failures += 1
+        await asyncio.sleep(pause_s)
+
+    def reset(self) -> None:
+        """The next pause is the first again."""
+        self.failures = 0

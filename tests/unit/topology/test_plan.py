@@ -1,0 +1,173 @@
+from __future__ import annotations
+
+import json
+from ipaddress import IPv4Network
+from itertools import combinations
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from testbed.topology.plan import plan
+from testbed.topology.schema import Topology
+from testbed.topology.source import Mistaken
+from testbed.topology.spec import ClusterSpec
+
+
+def topology(nodes: list[dict[str, Any]] | None = None, **spec: Any) -> Topology:
+    return Topology.model_validate(
+        {
+            "apiVersion": "testbed/v1",
+            "kind": "Topology",
+            "metadata": {"name": "t"},
+            "spec": {"nodes": nodes or [{"name": "a"}, {"name": "b"}], **spec},
+        }
+    )
+
+
+def cluster(nodes: list[dict[str, Any]] | None = None, running: ClusterSpec | None = None, **spec: Any) -> ClusterSpec:
+    return plan(topology(nodes, **spec), runtime="netns", running=running)
+
+
+names = st.from_regex(r"[a-z]([a-z0-9]{0,8})", fullmatch=True)
+nodes_lists = st.lists(
+    st.fixed_dictionaries(
+        {"name": names},
+        optional={"count": st.integers(1, 12), "role": st.sampled_from(["worker", "external"])},
+    ),
+    min_size=1,
+    max_size=8,
+    unique_by=lambda node: node["name"],
+)
+
+
+@given(nodes_lists)
+def test_no_two_nodes_share_a_name_an_address_a_mac_or_a_pod_cidr(nodes: list[dict[str, Any]]) -> None:
+    spec = cluster([{"name": "first"}, *({**node, "name": f"n{node['name']}"} for node in nodes)])
+    for values in (
+        [node.name for node in spec.nodes],
+        [node.address.ip for node in spec.nodes] + [spec.underlay.gateway, spec.underlay.control_plane],
+        [node.mac for node in spec.nodes] + [node.vtep_mac for node in spec.nodes if node.vtep_mac],
+    ):
+        assert len(values) == len(set(values))
+    cidrs = [node.pod_cidr for node in spec.nodes if node.pod_cidr]
+    assert not any(one.overlaps(other) for one, other in combinations(cidrs, 2))
+    assert all(cidr.subnet_of(spec.network.pod_cidr) for cidr in cidrs)
+
+
+@given(nodes_lists)
+def test_a_spec_survives_its_own_json(nodes: list[dict[str, Any]]) -> None:
+    spec = cluster([{"name": "first-worker"}, *nodes])
+    assert ClusterSpec.from_json(json.loads(json.dumps(spec.to_json()))) == spec
+
+
+@given(nodes_lists, st.randoms(use_true_random=False))
+def test_nodes_that_stay_keep_what_they_have(nodes: list[dict[str, Any]], random: Any) -> None:
+    before = cluster([{"name": "first-worker"}, *nodes])
+    stay = [node for node in nodes if random.random() < 0.5]
+    random.shuffle(stay)
+    after = cluster([{"name": "newcomer", "count": 3}, {"name": "first-worker"}, *stay], running=before)
+    had = {node.name: node for node in before.nodes}
+    for node in after.nodes:
+        assert node == had.get(node.name, node)
+    assert len({node.address for node in after.nodes}) == len(after.nodes)
+
+
+def test_a_node_that_moves_outside_the_cluster_gets_an_address_there() -> None:
+    before = cluster([{"name": "a"}, {"name": "b"}])
+    after = cluster([{"name": "a"}, {"name": "b", "role": "external"}], running=before)
+    assert after.nodes[1].address.ip in after.underlay.outside_cidr
+    assert after.nodes[1].pod_cidr is None
+
+
+def test_a_changed_underlay_gives_new_addresses() -> None:
+    before = cluster()
+    after = cluster(running=before, underlay={"cidr": "10.10.0.0/24"})
+    assert [str(node.address) for node in after.nodes] == ["10.10.0.10/24", "10.10.0.11/24"]
+
+
+def test_the_addresses_of_a_plain_cluster_are_those_of_the_textbook() -> None:
+    spec = cluster([{"name": "a"}, {"name": "w", "count": 2}, {"name": "client", "role": "external"}])
+    assert [node.name for node in spec.nodes] == ["a", "w-0", "w-1", "client"]
+    assert [str(node.address) for node in spec.nodes] == [
+        "198.18.0.10/16", "198.18.0.11/16", "198.18.0.12/16", "203.0.113.10/24",
+    ]  # fmt: skip
+    assert [str(node.pod_cidr) for node in spec.nodes] == ["10.244.0.0/24", "10.244.1.0/24", "10.244.2.0/24", "None"]
+    assert (str(spec.underlay.gateway), str(spec.underlay.control_plane)) == ("198.18.0.1", "198.18.0.2")
+    assert (str(spec.services.kubernetes), str(spec.services.dns)) == ("10.96.0.1", "10.96.0.10")
+    assert spec.host("here").switch == spec.underlay.gateway
+    assert len(spec.nodes_of("here")) == 4
+
+
+def test_macs_are_unicast_and_locally_administered() -> None:
+    for node in cluster().nodes:
+        first = int(node.mac.split(":")[0], 16)
+        assert first & 0b10
+        assert not first & 0b1
+
+
+@pytest.mark.parametrize(
+    ("network", "pod_mtu"),
+    [({"backend": "vxlan"}, 1450), ({"backend": "host-gw"}, 1500), ({"backend": "vxlan", "mtu": 1400}, 1400)],
+)
+def test_pods_get_what_the_underlay_leaves(network: dict[str, Any], pod_mtu: int) -> None:
+    assert cluster(network=network).network.pod_mtu == pod_mtu
+
+
+@pytest.mark.parametrize(
+    ("spec", "where", "what"),
+    [
+        ({"nodes": [{"name": "a", "count": 300}]}, ("network", "podCIDR"), "room for 256 workers"),
+        ({"network": {"podCIDR": "10.0.0.0/25"}}, ("network", "podCIDR"), "room for 0 workers"),
+        ({"underlay": {"cidr": "10.9.0.0/28"}, "nodes": [{"name": "a", "count": 6}]}, ("underlay", "cidr"), "for 5"),
+        ({"nodes": [{"name": "a"}, {"name": "x", "role": "external", "count": 300}]}, ("nodes",), "for 245 ext"),
+        ({"network": {"podCIDR": "198.18.0.0/16"}}, ("network", "podCIDR"), "198.18.0.0/16 of spec.underlay"),
+        ({"services": {"cidr": "10.244.9.0/24"}}, ("services", "cidr"), "overlaps 10.244.0.0/16"),
+        ({"network": {"podCIDR": "203.0.0.0/16"}}, ("network", "podCIDR"), "where external nodes live"),
+        ({"services": {"cidr": "10.96.0.0/29"}}, ("services", "cidr"), "/28 or larger"),
+        ({"network": {"mtu": 1451}}, ("network", "mtu"), "at most 1450"),
+        ({"underlay": {"mtu": 600}}, ("underlay", "mtu"), "use 626 or more"),
+        ({"nodes": [{"name": "w-0"}, {"name": "w", "count": 1}]}, ("nodes", 1, "name"), "second node is called w-0"),
+        ({"nodes": [{"name": "switch"}]}, ("nodes", 0, "name"), "choose another"),
+        ({"nodes": [{"name": "a", "role": "external"}]}, ("nodes",), "none of the nodes is a worker"),
+        ({"nodes": [{"name": "a", "host": "there"}]}, ("nodes", 0, "host"), "no host there"),
+    ],
+)  # fmt: skip
+def test_a_topology_that_cannot_be_built_says_where_and_why(
+    spec: dict[str, Any], where: tuple[str | int, ...], what: str
+) -> None:
+    with pytest.raises(Mistaken) as raised:
+        cluster(**spec)
+    (mistake,) = raised.value.mistakes
+    assert mistake.loc == ("spec", *where)
+    assert what in mistake.sentence
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"hosts": [{"name": "here"}, {"name": "there"}]},
+        {"hosts": [{"name": "there", "docker": "ssh://lab@there"}]},
+        {"nodes": [{"name": "a", "link": {"rate": "10gbit", "delay": "200us", "loss": "0.01%"}}]},
+        {"underlay": {"segmentation": "wire"}},
+        {"underlay": {"uplink": True}},
+        {"underlay": {"cidr": ["198.18.0.0/16", "fd00::/64"]}},
+        {"network": {"backend": "wireguard"}},
+        {"services": {"proxy": "ipvs"}},
+        {"services": {"loadBalancerCIDR": "198.19.0.0/24"}},
+    ],
+)
+def test_what_is_not_built_yet_is_refused_and_never_ignored(spec: dict[str, Any]) -> None:
+    with pytest.raises(Mistaken, match="not available yet"):
+        cluster(**spec)
+
+
+def test_all_mistakes_are_told_at_once() -> None:
+    with pytest.raises(Mistaken) as raised:
+        cluster(network={"backend": "udp"}, services={"proxy": "iptables"}, underlay={"segmentation": "wire"})
+    assert len(raised.value.mistakes) == 3
+
+
+def test_a_list_of_one_network_is_that_network() -> None:
+    assert cluster(network={"podCIDR": ["10.1.0.0/16"]}).network.pod_cidr == IPv4Network("10.1.0.0/16")

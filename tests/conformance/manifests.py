@@ -1,0 +1,99 @@
+"""The objects that rows create: netexec pods, idle pods on a node's own network, Services."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from testbed.api.objects import Object
+
+IMAGE = os.environ.get("CONFORMANCE_IMAGE", "testbed/netexec")
+"""For a foreign cluster: where it can pull our netexec image from."""
+HTTP, UDP = 8080, 8081
+IDLE = ["python3", "-c", "import signal; signal.sigwait([signal.SIGTERM])"]
+STREAM = (Path(__file__).parents[1] / "e2e/stream.py").read_text()
+EXTERNAL_TAINT = {"key": "testbed/external", "operator": "Exists"}
+
+
+@dataclass(frozen=True)
+class Port:
+    """A port of a Service; an empty target is the same number."""
+
+    number: int
+    target: int | str = 0
+    protocol: str = "TCP"
+    name: str = ""
+
+
+def container(name: str = "netexec", **fields: Any) -> Object:
+    """A container of the netexec image."""
+    return {"name": name, "image": IMAGE, "imagePullPolicy": "IfNotPresent", **fields}
+
+
+def pod(
+    name: str,
+    containers: Sequence[Object],
+    *,
+    node: str = "",
+    labels: Mapping[str, str] | None = None,
+    host_network: bool = False,
+    grace_s: int = 1,
+) -> Object:
+    """A Pod of any containers."""
+    spec: Object = {"containers": list(containers), "terminationGracePeriodSeconds": grace_s}
+    if node:
+        spec["nodeName"] = node
+    if host_network:
+        spec |= {"hostNetwork": True, "tolerations": [EXTERNAL_TAINT]}
+    meta = {"name": name, "labels": {"pod": name, **(labels or {})}}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": spec}
+
+
+def server(
+    name: str,
+    node: str = "",
+    labels: Mapping[str, str] | None = None,
+    *,
+    host_network: bool = False,
+    port_names: tuple[str, str] = ("http", "udp"),
+) -> Object:
+    """A netexec pod that is Ready when it answers."""
+    ports = [
+        {"name": port_names[0], "containerPort": HTTP},
+        {"name": port_names[1], "containerPort": UDP, "protocol": "UDP"},
+    ]
+    probe = {"httpGet": {"path": "/healthz", "port": HTTP}, "periodSeconds": 1}
+    return pod(
+        name, [container(ports=ports, readinessProbe=probe)], node=node, labels=labels, host_network=host_network
+    )
+
+
+def idle(name: str, node: str, *, host_network: bool = False, capabilities: Sequence[str] = ()) -> Object:
+    """A pod that waits to be asked by exec."""
+    security = {"capabilities": {"add": list(capabilities)}}
+    return pod(name, [container(command=IDLE, securityContext=security)], node=node, host_network=host_network)
+
+
+def stream(name: str, node: str, *words: str) -> Object:
+    """A pod that runs tests/e2e/stream.py and is never restarted."""
+    doc = pod(name, [container(command=["python3", "-u", "-c", STREAM, *words])], node=node)
+    doc["spec"]["restartPolicy"] = "Never"
+    return doc
+
+
+def service(name: str, selector: Mapping[str, str], *ports: Port) -> Object:
+    """A ClusterIP Service."""
+    listed = [
+        {
+            "name": port.name or f"{port.protocol.lower()}-{port.number}",
+            "port": port.number,
+            "targetPort": port.target or port.number,
+            "protocol": port.protocol,
+        }
+        for port in ports
+    ]
+    spec = {"selector": dict(selector), "ports": listed}
+    return {"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": spec}

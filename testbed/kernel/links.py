@@ -12,6 +12,9 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
 from typing import Protocol
 
+STATIC_ROUTE = 4
+"""RTPROT_STATIC (linux/rtnetlink.h): the origin of routes that were set once and for all."""
+
 
 @dataclass(frozen=True)
 class Hop:
@@ -83,8 +86,12 @@ class Links(Protocol):
         """Exactly these IPv4 addresses."""
         ...
 
-    def set_routes(self, device: str, routes: Mapping[IPv4Network, Hop]) -> None:
-        """Exactly these routes through the device (main table), besides those the kernel makes itself."""
+    def set_routes(self, device: str, routes: Mapping[IPv4Network, Hop], *, protocol: int = STATIC_ROUTE) -> None:
+        """Exactly these routes of that origin through the device (main table); others to the same place give way.
+
+        Two owners of routes through one device (the agent's default route and a backend's routes to peers, both
+        through eth0) use two protocols (ip-route(8), "protocol"), and leave each other's alone.
+        """
         ...
 
     def set_neighbours(self, device: str, neighbours: Mapping[IPv4Address, str]) -> None:
@@ -103,8 +110,24 @@ class Links(Protocol):
         """All devices, `lo` included."""
         ...
 
-    def routes(self, device: str) -> dict[IPv4Network, Hop]:
+    def addresses(self, device: str) -> set[IPv4Interface]:
+        """The device's IPv4 addresses."""
+        ...
+
+    def routes(self, device: str, *, protocol: int = STATIC_ROUTE) -> dict[IPv4Network, Hop]:
         """The routes that `set_routes` would compare with."""
+        ...
+
+    def neighbours(self, device: str) -> dict[IPv4Address, str]:
+        """The permanent neighbour entries."""
+        ...
+
+    def fdb(self, device: str) -> dict[str, IPv4Address]:
+        """The static forwarding entries of a VXLAN device."""
+        ...
+
+    def enter(self, netns: Path) -> Links:
+        """The devices of another namespace; the caller closes them."""
         ...
 
     def close(self) -> None:
@@ -120,7 +143,11 @@ class Nft(Protocol):
         ...
 
     def list(self, what: str = "ruleset") -> str:
-        """`nft list WHAT`."""
+        """`nft list WHAT`; empty where there is no such thing."""
+        ...
+
+    def was_edited(self) -> bool:
+        """Whether anybody else has changed the namespace's rules since the last call of this method."""
         ...
 
     def close(self) -> None:

@@ -19,6 +19,7 @@ T = TypeVar("T")
 
 CLONE_NEWNS = 0x00020000
 CLONE_NEWUTS = 0x04000000
+CLONE_NEWIPC = 0x08000000
 CLONE_NEWUSER = 0x10000000
 CLONE_NEWPID = 0x20000000
 CLONE_NEWNET = 0x40000000
@@ -97,6 +98,14 @@ def mount(source: str | Path, target: str | Path, fstype: str | None, flags: int
 def umount(target: str | Path) -> None:
     """umount2(2), lazily."""
     _checked(_libc.umount2(str(target).encode(), MNT_DETACH), f"umount {target}")
+
+
+def pivot_root(path: str | Path) -> None:
+    """pivot_root(2): `path`, a mount point, becomes the root of this mount namespace; the old root is let go."""
+    os.chdir(path)
+    _checked(_libc.pivot_root(b".", b"."), f"pivot_root {path}")
+    umount(".")
+    os.chdir("/")
 
 
 def _in_thread(work: Callable[[], T]) -> T:

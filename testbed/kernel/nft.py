@@ -1,0 +1,141 @@
+"""nftables of one network namespace, through libnftables in this process: no fork, and one transaction a script.
+
+A context's netlink socket belongs to the namespace in which it was opened, and libnftables ≥ 0.9.9 keeps that socket
+until the context is freed, so a context may be used from any thread. The library's parser holds no lock of Python's.
+Source: libnftables(3).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import logging
+import os
+import threading
+from functools import lru_cache
+from pathlib import Path
+
+from testbed.errors import KernelError, MachineLacks
+from testbed.kernel import netns as namespaces
+from testbed.kernel.nlmsg import Message
+from testbed.kernel.nlsocket import NETLINK_NETFILTER, NetlinkSocket
+
+log = logging.getLogger(__name__)
+
+_LIBRARY = "libnftables.so.1"
+_NFT_MSG_GETGEN = 0x0A10  # NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETGEN
+_NFTA_GEN_ID = 1
+_SHOWN_LINES = 40
+"""Of a script, in the log."""
+
+
+class LibNft:
+    """The kernel's `Nft` of the namespace at `netns`, or of the calling thread's own."""
+
+    def __init__(self, netns: Path | None = None) -> None:
+        self._library = _library()
+        self._context: ctypes.c_void_p | None = self._open() if netns is None else namespaces.inside(netns, self._open)
+        self._generations = NetlinkSocket(NETLINK_NETFILTER, netns)
+        self._prefix = f"nsenter --net={netns} " if netns else ""
+        self._lock = threading.Lock()
+        self._generation = self._read_generation()
+        self._is_edited = False
+
+    def load(self, script: str) -> None:
+        """All of the script in one transaction, or KernelError with nft's own words and none of it.
+
+        `errno` is EMSGSIZE where the transaction is too large for this user's socket buffer.
+        """
+        if log.isEnabledFor(logging.INFO):
+            log.info("%snft -f - <<'EOF'\n%s\nEOF", self._prefix, _shortened(script))
+        with self._lock:
+            before = self._read_generation()
+            self._run(script)
+            self._note(before)
+
+    def list(self, what: str = "ruleset") -> str:
+        """`nft list WHAT`; empty where there is no such thing."""
+        with self._lock:
+            try:
+                return self._run(f"list {what}")
+            except KernelError as error:
+                if error.errno == errno.ENOENT:
+                    return ""
+                raise
+
+    def was_edited(self) -> bool:
+        """Whether anybody else has committed a transaction in this namespace since the last call of this method.
+
+        It compares the ruleset's generation number, which the kernel raises by one with each commit.
+        """
+        with self._lock:
+            self._note(None)
+            is_edited, self._is_edited = self._is_edited, False
+            return is_edited
+
+    def close(self) -> None:
+        """Release the handle."""
+        with self._lock:
+            if self._context:
+                self._library.nft_ctx_free(self._context)
+                self._context = None
+                self._generations.close()
+
+    def _open(self) -> ctypes.c_void_p:
+        context = ctypes.c_void_p(self._library.nft_ctx_new(0))
+        if not context:
+            raise KernelError("libnftables cannot open its netlink socket", errno.EPERM)
+        self._library.nft_ctx_buffer_output(context)
+        self._library.nft_ctx_buffer_error(context)
+        return context
+
+    def _run(self, commands: str) -> str:
+        failed = self._library.nft_run_cmd_from_buffer(self._context, commands.encode())
+        output: bytes = self._library.nft_ctx_get_output_buffer(self._context)
+        said: bytes = self._library.nft_ctx_get_error_buffer(self._context)
+        if failed:
+            message = said.decode().strip()
+            raise KernelError(f"{self._prefix}nft: {message}", _errno(message))
+        return output.decode()
+
+    def _note(self, before: int | None) -> None:
+        """Remember the generation now; ours accounts for one step from `before`, and for no other."""
+        now = self._read_generation()
+        if before is None:
+            self._is_edited |= now != self._generation
+        else:
+            self._is_edited |= before != self._generation or now - before > 1
+        self._generation = now
+
+    def _read_generation(self) -> int:
+        reply = self._generations.request(Message(_NFT_MSG_GETGEN, 0, bytes(4)))
+        return int.from_bytes(reply.attributes(4)[_NFTA_GEN_ID], "big")
+
+
+@lru_cache(maxsize=1)
+def _library() -> ctypes.CDLL:
+    try:
+        library = ctypes.CDLL(_LIBRARY)
+    except OSError:
+        raise MachineLacks(f"{_LIBRARY} is not installed: apt-get install libnftables1") from None
+    library.nft_ctx_new.restype = ctypes.c_void_p
+    for name in ("nft_ctx_get_output_buffer", "nft_ctx_get_error_buffer"):
+        getattr(library, name).argtypes = [ctypes.c_void_p]
+        getattr(library, name).restype = ctypes.c_char_p
+    for name in ("nft_ctx_buffer_output", "nft_ctx_buffer_error", "nft_ctx_free"):
+        getattr(library, name).argtypes = [ctypes.c_void_p]
+    library.nft_run_cmd_from_buffer.argtypes = [ctypes.c_void_p, ctypes.c_char_p]
+    return library
+
+
+def _errno(message: str) -> int:
+    """nft says the errno only in words."""
+    known = (errno.EMSGSIZE, errno.ENOENT, errno.EEXIST, errno.EPERM, errno.EBUSY)
+    return next((number for number in known if os.strerror(number) in message), 0)
+
+
+def _shortened(script: str) -> str:
+    lines = script.strip().split("\n")
+    if len(lines) <= _SHOWN_LINES:
+        return "\n".join(lines)
+    return "\n".join([*lines[:_SHOWN_LINES], f"# … and {len(lines) - _SHOWN_LINES} lines more"])

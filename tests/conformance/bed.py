@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -14,12 +13,13 @@ from testbed.api.kinds import ENDPOINT_SLICE, NAMESPACE, NODE, POD, SERVICE
 from testbed.api.objects import Object, is_ready, labels, name, spec, status
 from testbed.api.wellknown import ROLE_LABEL, SERVICE_NAME_LABEL
 from testbed.client.http import HttpClient
-from testbed.client.streams import Channel, ExecStream
-from testbed.errors import NotFound
+from testbed.client.streams import ExecStream
+from testbed.errors import NotFound, TimedOut
 from testbed.waiting import wait_until_async
+from tests.e2e.asking import Answer, Question, ask, evaluate, value
 from tests.e2e.clusters import Cluster
 
-Answer = dict[str, Any]
+INNODE = Path(__file__).with_name("innode.py")
 READY_S = 30.0
 PROGRAMMED_S = 10.0
 """A bound for service rules to follow; how fast they do is for the benchmarks."""
@@ -147,38 +147,41 @@ class Bed:
         await self.client.patch(SERVICE, service, {"spec": {"ports": list(ports)}}, self.namespace)
 
     async def ask(self, pod: Running, question: str, **details: Any) -> Answer:
-        """One question of tests/conformance/inpod.py, asked from inside a pod."""
+        """One question of tests/e2e/inpod.py, asked from inside a pod."""
         return (await self.ask_all(pod, [(question, details)]))[0]
 
-    async def ask_all(
-        self, pod: Running, questions: Sequence[tuple[str, dict[str, Any]]], *, container: str = ""
-    ) -> list[Answer]:
+    async def ask_all(self, pod: Running, questions: Sequence[Question], *, container: str = "") -> list[Answer]:
         """Several questions, one after the other, in one go."""
-        calls = ", ".join(f"ask({question!r}, **{details!r})" for question, details in questions)
-        answers: list[Answer] = await self._python(pod, "inpod", f"[{calls}]", container)
-        return answers
+        return await ask(self.client, self.namespace, pod.name, questions, container=container)
 
     async def ask_until(self, pod: Running, wanted: str, question: str, **details: Any) -> Answer:
         """Ask again and again until the outcome is `wanted`."""
+        last: Answer = {}
 
-        async def check() -> Answer | None:
-            answer = await self.ask(pod, question, **details)
-            return answer if answer["outcome"] == wanted else None
+        async def check() -> bool:
+            last.clear()
+            last.update(await self.ask(pod, question, **details))
+            return bool(last["outcome"] == wanted)
 
-        what = f"{wanted} as the answer to {question} {details} from {pod.name}"
-        return await wait_until_async(check, PROGRAMMED_S, what, every_s=0.05)
+        try:
+            await wait_until_async(check, PROGRAMMED_S, "", every_s=0.05)
+        except TimedOut:
+            asked = f"{question} {details} asked from {pod.name}"
+            raise AssertionError(f"{asked}: {last} instead of {wanted} for {PROGRAMMED_S:g} s") from None
+        return last
 
     async def ask_node(self, pod: Running, function: str, **details: Any) -> Answer:
         """Call a function of tests/conformance/innode.py in a hostNetwork pod with NET_ADMIN and NET_RAW."""
-        answer: Answer = await self._python(pod, "innode", f"{function}(**{details!r})")
+        async with self._innode(pod, function, details) as program:
+            answer: Answer = await value(program)
         return answer
 
     @asynccontextmanager
     async def meanwhile(self, pod: Running, function: str, **details: Any) -> AsyncIterator[asyncio.Task[Answer]]:
         """The same, running while the body does: it is entered when the function has begun to look."""
-        async with self._exec(pod, "innode", f"{function}(**{details!r})") as program:
+        async with self._innode(pod, function, details) as program:
             looking = asyncio.Event()
-            task = asyncio.create_task(_gather(program, looking))
+            task = asyncio.create_task(value(program, looking))
             try:
                 await looking.wait()
                 yield task
@@ -190,32 +193,8 @@ class Bed:
         printed = b"".join([chunk async for chunk in self.client.logs(self.namespace, pod)])
         return printed.decode().splitlines()
 
-    async def _python(self, pod: Running, script: str, expression: str, container: str = "") -> Any:
-        async with self._exec(pod, script, expression, container) as program:
-            return await _gather(program, asyncio.Event())
-
-    def _exec(self, pod: Running, script: str, expression: str, container: str = "") -> ExecStream:
-        text = (Path(__file__).parent / f"{script}.py").read_text()
-        call = f"\nimport json\nprint(json.dumps({expression}))\n"
-        argv = ["python3", "-"]
-        return self.client.exec(self.namespace, pod.name, argv, container=container, stdin=_once(text + call))
-
-
-async def _gather(program: ExecStream, looking: asyncio.Event) -> Any:
-    """The JSON on a program's last line; AssertionError with what it said if it failed."""
-    written: dict[Channel, bytes] = {Channel.STDOUT: b"", Channel.STDERR: b""}
-    try:
-        async for channel, data in program:
-            written[channel] += data
-            looking.set()
-    finally:
-        looking.set()
-    assert program.exit_code == 0, f"the program in the pod failed: {written[Channel.STDERR].decode()[-2000:]}"
-    return json.loads(written[Channel.STDOUT].splitlines()[-1])
-
-
-async def _once(text: str) -> AsyncIterator[bytes]:
-    yield text.encode()
+    def _innode(self, pod: Running, function: str, details: dict[str, Any]) -> ExecStream:
+        return evaluate(self.client, self.namespace, pod.name, INNODE, f"{function}(**{details!r})", "")
 
 
 def _is_outside(node: Object) -> bool:

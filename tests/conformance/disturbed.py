@@ -16,9 +16,10 @@ from testbed.api.wellknown import UNDERLAY_ANNOTATION
 from testbed.errors import ApiError
 from testbed.waiting import wait_until_async
 from tests.conformance import manifests
-from tests.conformance.bed import PROGRAMMED_S, Answer, Bed, NotApplicable, Running
+from tests.conformance.bed import PROGRAMMED_S, Bed, NotApplicable, Running
 from tests.conformance.manifests import HTTP, Port
 from tests.conformance.network import RAW, UNDERLAY
+from tests.e2e.asking import Answer
 from tests.e2e.parts import first_parts, parts
 
 OVERLAY = "flannel.1"

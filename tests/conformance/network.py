@@ -10,8 +10,9 @@ from testbed.api.objects import status
 from testbed.api.wellknown import UNDERLAY_ANNOTATION, VXLAN_PORT
 from testbed.waiting import wait_until_async
 from tests.conformance import manifests
-from tests.conformance.bed import READY_S, Answer, Bed, Running
+from tests.conformance.bed import READY_S, Bed, Running
 from tests.conformance.manifests import HTTP, UDP
+from tests.e2e.asking import Answer
 
 RAW = ("NET_ADMIN", "NET_RAW")
 UNDERLAY = "eth0"

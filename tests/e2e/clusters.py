@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import base64
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from testbed.client.http import HttpClient
@@ -94,6 +96,21 @@ class Cluster:
     def client(self) -> HttpClient:
         """A client made from the kubeconfig alone, as a stranger's would be."""
         return client_from(self.kubeconfig())
+
+
+@contextmanager
+def cluster_of(source: Path, runtime: str, directory: Path, **settings: Any) -> Iterator[Cluster]:
+    """A cluster like `source` for one test, not yet up. Whatever happens to it, it is taken down and leaves nothing.
+
+    Skips the test where the runtime cannot be had.
+    """
+    if reason := why_not(runtime):
+        pytest.skip(reason)
+    cluster = Cluster.of(source, directory, runtime, **settings)
+    try:
+        yield cluster
+    finally:
+        cluster.end()
 
 
 def client_from(kubeconfig: str) -> HttpClient:

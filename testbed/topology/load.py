@@ -55,14 +55,16 @@ def load(file: Path, model: type[M]) -> Loaded[M]:
     return Loaded(parse(documents[0], model), documents[0], file)
 
 
-def load_topology(file: Path, settings: Mapping[str, Any] | None = None) -> Loaded[Topology]:
-    """A topology, changed by `settings` (see `changed`); manifests stay relative to the file."""
+def load_topology(file: Path, settings: Mapping[str, Any] | None = None, name: str = "") -> Loaded[Topology]:
+    """A topology, changed by `settings` (see `changed`) and under another `name`; both are checked like the file."""
     from testbed.topology.schema import Topology  # pydantic costs 60 ms: only who needs it pays
 
     loaded = load(file, Topology)
-    if not settings:
+    if not settings and not name:
         return loaded
-    document = changed(loaded.document, settings)
+    document = changed(loaded.document, settings or {})
+    if name:
+        document.value["metadata"]["name"] = name
     return Loaded(parse(document, Topology), document, file)
 
 

@@ -1,0 +1,172 @@
+"""A cluster's life as a user sees it: `up` until everything works, `down` until nothing is left."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator, Collection, Sequence
+from contextlib import asynccontextmanager, suppress
+
+from testbed.api.kinds import CONFIG_MAP, EVENT
+from testbed.api.objects import Key, Object
+from testbed.api.wellknown import CLUSTER_CONFIG_MAP, SYSTEM_NAMESPACE
+from testbed.client.http import HttpClient
+from testbed.client.informer import Informer
+from testbed.client.protocol import Client
+from testbed.errors import NotFound, ServiceUnavailable, TimedOut
+from testbed.runtime.apply import UP, Applied, apply, prune
+from testbed.runtime.protocol import Endpoint, Progress, Runtime
+from testbed.runtime.readiness import WATCHED, Lack, Seen, is_current, lacks, summary
+from testbed.topology.manifests import Manifest
+from testbed.topology.spec import ClusterSpec
+from testbed.waiting import wait_until_async
+
+log = logging.getLogger(__name__)
+
+API_TIMEOUT_S = 30.0
+UP_TIMEOUT_S = 180.0
+_COALESCE_S = 0.005
+_SHOWN = 8
+"""How many things a timeout names; the rest is counted."""
+
+
+async def up(
+    spec: ClusterSpec,
+    manifests: Sequence[Manifest],
+    runtime: Runtime,
+    progress: Progress,
+    *,
+    timeout_s: float = UP_TIMEOUT_S,
+) -> Endpoint:
+    """Make the cluster be what the spec and the manifests say, whatever there is already, and wait until it works.
+
+    On return every node is Ready and has reached every other with full-size packets, every pod of the manifests is
+    Ready, and every node's service rules are those of the newest Services and endpoints. Raises TimedOut naming what
+    is missing, and BadInput with file and line for manifests that the API server refuses.
+    """
+    await asyncio.to_thread(runtime.create, spec, progress)
+    return await settle(spec, manifests, runtime, progress, timeout_s=timeout_s)
+
+
+async def settle(
+    spec: ClusterSpec,
+    manifests: Sequence[Manifest],
+    runtime: Runtime,
+    progress: Progress,
+    *,
+    timeout_s: float = UP_TIMEOUT_S,
+) -> Endpoint:
+    """The second half of `up`, after `runtime.create`: hand over spec and manifests, and wait."""
+    endpoint = runtime.endpoint(spec.name)
+    async with client_of(endpoint) as client:
+        await bring_up(client, spec, manifests, progress, timeout_s=timeout_s)
+    return endpoint
+
+
+async def bring_up(
+    client: Client, spec: ClusterSpec, manifests: Sequence[Manifest], progress: Progress, *, timeout_s: float
+) -> None:
+    """Everything of `up` that goes through the API."""
+    progress("waiting for the API server")
+    await _hand_over(client, spec)
+    progress("applying manifests")
+    applied = await apply(client, manifests, applied_by=UP)
+    for result in (*applied, *await prune(client, applied)):
+        log.info("%s", result)
+    await _until_up(client, spec, applied, progress, timeout_s)
+
+
+def client_of(endpoint: Endpoint) -> HttpClient:
+    """A client for that cluster; use it as `async with`."""
+    return HttpClient(endpoint.url, endpoint.token, endpoint.ca, endpoint.socket)
+
+
+async def _hand_over(client: Client, spec: ClusterSpec) -> None:
+    """Write the spec where agents and daemons read it, once the API server answers."""
+
+    async def config() -> Object | None:
+        with suppress(ServiceUnavailable, NotFound):
+            return await client.get(CONFIG_MAP, CLUSTER_CONFIG_MAP, SYSTEM_NAMESPACE)
+        return None
+
+    held = await wait_until_async(config, API_TIMEOUT_S, f"an answer of {spec.name}'s API server")
+    if not is_current(held, spec):
+        data = {"spec.json": json.dumps(spec.to_json())}
+        await client.patch(CONFIG_MAP, CLUSTER_CONFIG_MAP, {"data": data}, SYSTEM_NAMESPACE)
+
+
+async def _until_up(
+    client: Client, spec: ClusterSpec, applied: Collection[Applied], progress: Progress, timeout_s: float
+) -> None:
+    wanted = [(result.kind, result.key) for result in applied]
+    missing: list[Lack] = []
+    async with _following(client) as (seen, changed):
+        try:
+            async with asyncio.timeout(timeout_s):
+                while missing := lacks(spec, wanted, seen):
+                    progress(summary(missing))
+                    await changed.wait()
+        except TimeoutError:
+            raise TimedOut(await _what_is_missing(client, spec.name, missing, timeout_s)) from None
+
+
+@asynccontextmanager
+async def _following(client: Client) -> AsyncIterator[tuple[Seen, _Coalesced]]:
+    """Live copies of everything that `lacks` looks at, and what tells that some of it changed."""
+    informers = {kind: Informer(client, kind, where) for kind, where in WATCHED.items()}
+    changed = _Coalesced()
+    for informer in informers.values():
+        informer.on_change(changed.note)
+    tasks = [asyncio.create_task(informer.run()) for informer in informers.values()]
+    try:
+        await asyncio.gather(*(informer.synced.wait() for informer in informers.values()))
+        yield {kind: informer.items for kind, informer in informers.items()}, changed
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+class _Coalesced:
+    """Many changes, one look: `wait` returns a little after the first change since it last returned."""
+
+    def __init__(self) -> None:
+        self._due = asyncio.Event()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def note(self, _: Key) -> None:
+        """Something changed."""
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(_COALESCE_S, self._due.set)
+
+    async def wait(self) -> None:
+        """Until something has changed."""
+        await self._due.wait()
+        self._due.clear()
+        self._timer = None
+
+
+async def _what_is_missing(client: Client, cluster: str, missing: Sequence[Lack], timeout_s: float) -> str:
+    lines = [f"{cluster} is not up after {timeout_s:g} s; it lacks:"]
+    for lack in missing[:_SHOWN]:
+        told = f"; last event: {event}" if lack.pod and (event := await _last_event(client, lack.pod)) else ""
+        lines.append(f"  {lack}{told}")
+    if len(missing) > _SHOWN:
+        lines.append(f"  and {len(missing) - _SHOWN} more")
+    lines.append(
+        "It still runs: `testbed status` shows it, `testbed logs POD` its programs, `testbed down` removes it."
+    )
+    return "\n".join(lines)
+
+
+async def _last_event(client: Client, pod: Key) -> str:
+    listed = await client.list(EVENT, pod.namespace, field_selector=f"involvedObject.name={pod.name}")
+    if not listed.items:
+        return ""
+    last = max(listed.items, key=_when)
+    return f"{last.get('reason')}: {last.get('message')}"
+
+
+def _when(event: Object) -> str:
+    return str(event.get("lastTimestamp") or event.get("eventTime") or event["metadata"].get("creationTimestamp") or "")

@@ -92,13 +92,16 @@ def _mounts_of(cluster: str) -> Iterator[str]:
             yield f"mount: {line}"
 
 
-def _files_of(cluster: str) -> Iterator[str]:
+def directories_of(cluster: str) -> list[Path]:
+    """Where a netns cluster of this user may keep files (the XDG base directories, and what stands in for them)."""
     state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state")
     runtime = os.environ.get("XDG_RUNTIME_DIR")
     roots = [state / "testbed", Path("/run/testbed"), Path(tempfile.gettempdir()) / f"testbed-{os.getuid()}"]
-    for root in [*roots, *([Path(runtime) / "testbed"] if runtime else [])]:
-        if (root / cluster).exists():
-            yield f"files: {root / cluster}"
+    return [root / cluster for root in [*roots, *([Path(runtime) / "testbed"] if runtime else [])]]
+
+
+def _files_of(cluster: str) -> Iterator[str]:
+    yield from (f"files: {directory}" for directory in directories_of(cluster) if directory.exists())
 
 
 def arguments(pid: int) -> list[str]:

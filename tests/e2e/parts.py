@@ -36,8 +36,12 @@ class Part:
 
 def parts(cluster: str, runtime: str, part: str) -> list[Part]:
     """The processes of a part: one control plane and agent, one or several node daemons. Empty where none runs."""
-    pids = _anchored(cluster) if runtime == "netns" else _contained(cluster)
-    return [_part(pid) for pid in pids if _is_role(pid, ROLES[part]) and _stat(pid)]
+    return [_part(pid) for pid in _pids(cluster, runtime) if _is_role(pid, ROLES[part]) and _stat(pid)]
+
+
+def all_parts(cluster: str, runtime: str) -> list[Part]:
+    """Every process of a cluster, pods included, and on netns the anchor that keeps them."""
+    return [_part(pid) for pid in _pids(cluster, runtime) if _stat(pid)]
 
 
 def first_parts(cluster: str, runtime: str, part: str, timeout_s: float) -> list[Part]:
@@ -50,9 +54,13 @@ def anchor(cluster: str) -> int | None:
     return next((pid for pid in _all_pids() if arguments(pid)[:2] == ["testbed-anchor", cluster]), None)
 
 
+def _pids(cluster: str, runtime: str) -> list[int]:
+    return _anchored(cluster) if runtime == "netns" else _contained(cluster)
+
+
 def _anchored(cluster: str) -> list[int]:
     root = anchor(cluster)
-    return descendants(root) if root else []
+    return [root, *descendants(root)] if root else []
 
 
 def _contained(cluster: str) -> list[int]:

@@ -1,7 +1,8 @@
-"""One long TCP connection that nobody may break, run in pods as `python3 -u -c`: standard library only.
+"""Load that tells at once when it is disturbed, run in pods as `python3 -u -c`: standard library only.
 
-`serve PORT` echoes lines. `talk HOST PORT` sends a numbered line every 10 ms over a single connection and prints, five
-times a second, how many came back and the longest it had to wait in milliseconds; it ends with `BROKEN …`.
+`serve PORT` echoes lines. `talk HOST PORT` sends a numbered line every 10 ms over a single connection; `knock HOST
+PORT` opens a new connection for each. Both print, five times a second, how many lines came back and the longest they
+had to wait in milliseconds, and end with `BROKEN …` at the first that does not.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Callable
 
 SILENCE_S = 10.0
 """Longer than any restart of a part, shorter than the tests' own limits."""
@@ -33,19 +35,38 @@ def echo(connection: socket.socket) -> None:
 
 def talk(host: str, port: int) -> None:
     """Keep one connection busy."""
-    connection = socket.create_connection((host, port), SILENCE_S)
+    with socket.create_connection((host, port), SILENCE_S) as connection:
+        repeat(lambda line: exchange(connection, line))
+
+
+def knock(host: str, port: int) -> None:
+    """A new connection each time."""
+
+    def once(line: bytes) -> bytes:
+        with socket.create_connection((host, port), SILENCE_S) as connection:
+            return exchange(connection, line)
+
+    repeat(once)
+
+
+def exchange(connection: socket.socket, line: bytes) -> bytes:
+    """What the server sends back."""
+    connection.sendall(line)
+    return connection.recv(4096)
+
+
+def repeat(send: Callable[[bytes], bytes]) -> None:
+    """Send numbered lines for ever and tell how it goes."""
     number, longest_s, told = 0, 0.0, time.monotonic()
     while True:
         line = f"{number}\n".encode()
-        sent = time.monotonic()
-        connection.sendall(line)
-        answer = connection.recv(4096)
-        if answer != line:
+        began = time.monotonic()
+        if (answer := send(line)) != line:
             sys.exit(f"BROKEN after {number} lines: received {answer!r}")
-        number, longest_s = number + 1, max(longest_s, time.monotonic() - sent)
-        if sent - told > 0.2:
+        number, longest_s = number + 1, max(longest_s, time.monotonic() - began)
+        if began - told > 0.2:
             print(number, round(longest_s * 1000), flush=True)  # noqa: T201
-            told, longest_s = sent, 0.0
+            told, longest_s = began, 0.0
         time.sleep(0.01)
 
 
@@ -54,12 +75,12 @@ def end(*_: object) -> None:
     sys.exit(0)
 
 
+ROLES: dict[str, Callable[..., None]] = {"serve": serve, "talk": talk, "knock": knock}
+
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, end)
-    if sys.argv[1] == "serve":
-        serve(int(sys.argv[2]))
-    else:
-        try:
-            talk(sys.argv[2], int(sys.argv[3]))
-        except OSError as error:
-            sys.exit(f"BROKEN: {type(error).__name__}: {error}")
+    role, *where, port = sys.argv[1:]
+    try:
+        ROLES[role](*where, int(port))
+    except OSError as error:
+        sys.exit(f"BROKEN: {type(error).__name__}: {error}")

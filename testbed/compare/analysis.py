@@ -1,0 +1,117 @@
+"""From measurements to cells: each metric of each variant against the baseline, round by round. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from testbed.compare.measurement import Measurement, by_round
+from testbed.compare.schedule import CONTROL
+from testbed.compare.statistics import Estimate, paired_difference, paired_ratio
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A figure of a measurement, and how it is spoken of."""
+
+    key: str
+    title: str
+    unit: str
+    field: str
+    """Of `Measurement`."""
+    enough: float
+    """Rounds may stop when the ratio's interval is at most this much to either side; 0: never asked."""
+
+
+METRICS: Mapping[str, Metric] = {
+    metric.key: metric
+    for metric in (
+        Metric("p50", "median latency", "µs", "p50_us", 0.01),
+        Metric("requests", "requests per second", "/s", "requests_per_s", 0),
+        Metric("cpu", "CPU per request", "µs", "cpu_us_per_request", 0.01),
+        Metric("p90", "90 % of requests within", "µs", "p90_us", 0),
+        Metric("p99", "99 % of requests within", "µs", "p99_us", 0),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One metric of one variant."""
+
+    metric: str
+    value: float
+    """The median over the rounds, in the metric's unit."""
+    difference: Estimate
+    """Variant less baseline, in the metric's unit."""
+    ratio: Estimate
+    """Variant over baseline."""
+    within_noise: bool
+    """Whether the difference's interval overlaps that of the A/A control: printed as `~`."""
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """A round that does not count, and why."""
+
+    round: int
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """Everything that the measurements say."""
+
+    baseline: str
+    rounds: tuple[int, ...]
+    """The numbers of the rounds that count."""
+    dropped: tuple[Dropped, ...]
+    values: Mapping[str, Mapping[str, tuple[float, ...]]]
+    """Variant → metric → one value for each of `rounds`; the baseline and the control included."""
+    cells: Mapping[str, Mapping[str, Cell]]
+    """Variant → metric → cell; the control included, the baseline not."""
+
+    def cell(self, variant: str, metric: str) -> Cell:
+        """One cell."""
+        return self.cells[variant][metric]
+
+
+def analyse(measurements: Sequence[Measurement], baseline: str, variants: Sequence[str]) -> Analysis:
+    """Pair every variant (and the control) with the baseline of the same round.
+
+    Rounds count that are complete and in which no trial failed a gate.
+    """
+    entries = (*variants, CONTROL)
+    grouped = by_round(measurements)
+    complete = {number: trials for number, trials in grouped.items() if set(entries) <= trials.keys()}
+    dropped = tuple(
+        Dropped(number, reasons)
+        for number, trials in complete.items()
+        if (reasons := tuple(f"{name}: {gate}" for name, one in trials.items() for gate in one.failed_gates))
+    )
+    failed = {one.round for one in dropped}
+    rounds = tuple(number for number in complete if number not in failed)
+    values = {
+        entry: {
+            metric.key: tuple(float(getattr(complete[number][entry], metric.field)) for number in rounds)
+            for metric in METRICS.values()
+        }
+        for entry in entries
+    }
+    cells = _cells(values, baseline) if rounds else {}
+    return Analysis(baseline, rounds, dropped, values, cells)
+
+
+def _cells(values: Mapping[str, Mapping[str, tuple[float, ...]]], baseline: str) -> Mapping[str, Mapping[str, Cell]]:
+    noise = {key: paired_difference(values[CONTROL][key], values[baseline][key]) for key in METRICS}
+    return {
+        name: {key: _cell(key, own[key], values[baseline][key], noise[key]) for key in METRICS}
+        for name, own in values.items()
+        if name != baseline
+    }
+
+
+def _cell(key: str, own: Sequence[float], base: Sequence[float], noise: Estimate) -> Cell:
+    difference = paired_difference(own, base)
+    return Cell(key, median(own), difference, paired_ratio(own, base), difference.overlaps(noise))

@@ -1,0 +1,141 @@
+"""The record of one trial: what was measured, in which round, of which variant. One JSON line each."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from testbed.loadgen.records import CpuUse, Histogram, TrialResult, to_line
+
+FILE = "measurements.jsonl"
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One variant under load for one window. Times are in microseconds, per request where the name says so."""
+
+    round: int
+    position: int
+    """The place in the round, from 0."""
+    variant: str
+    """Its name, or `schedule.CONTROL` for the baseline's second measurement."""
+    cluster: str
+    started: str
+    """RFC 3339, UTC"""
+    users: int
+    seconds: float
+    count: int
+    errors: int
+    error: str
+    p50_us: float
+    p90_us: float
+    p99_us: float
+    p999_us: float
+    requests_per_s: float
+    cpu_us_per_request: float
+    """Busy time of the pinned CPUs, softirq included: client, server and everything between them."""
+    softirq_us_per_request: float
+    generator_us_per_request: float
+    """CPU time of the generator's process alone."""
+    generator_busy: float
+    """Its share of its CPU, 0 to 1."""
+    steal: float
+    """Share of the pinned CPUs that the hypervisor took, 0 to 1."""
+    warmup_s: float
+    steady: bool
+    latency: str
+    """HdrHistogram V2, base64"""
+    cpus: tuple[CpuUse, ...]
+    batches: tuple[int, ...]
+    """Requests per 100 ms, warm-up included."""
+    failed_gates: tuple[str, ...] = ()
+
+    @property
+    def histogram(self) -> Histogram:
+        """All latencies of the window."""
+        return Histogram.decode(self.latency)
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON document."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, doc: Mapping[str, Any]) -> Measurement:
+        """What `to_json` wrote."""
+        cpus = tuple(CpuUse(**use) for use in doc["cpus"])
+        tuples = {"batches": tuple(doc["batches"]), "failed_gates": tuple(doc["failed_gates"])}
+        return cls(**{**doc, **tuples, "cpus": cpus})
+
+
+@dataclass(frozen=True)
+class Slot:
+    """Which trial this is, before it has run."""
+
+    round: int
+    position: int
+    variant: str
+    cluster: str
+    started: str
+    users: int
+
+
+def measurement(slot: Slot, result: TrialResult, gates: tuple[str, ...]) -> Measurement:
+    """The record of a trial that has run. Without a single answered request every figure is 0."""
+    latency = Histogram.decode(result.latency)
+    count = max(result.count, 1)
+    wall_us = result.seconds * 1e6
+    return Measurement(
+        **dataclasses.asdict(slot),
+        seconds=round(result.seconds, 6),
+        count=result.count,
+        errors=result.errors,
+        error=result.error,
+        p50_us=round(latency.percentile(50), 3),
+        p90_us=round(latency.percentile(90), 3),
+        p99_us=round(latency.percentile(99), 3),
+        p999_us=round(latency.percentile(99.9), 3),
+        requests_per_s=round(result.count / result.seconds, 2),
+        cpu_us_per_request=round(sum(use.busy_us for use in result.cpus) / count, 4),
+        softirq_us_per_request=round(sum(use.softirq_us for use in result.cpus) / count, 4),
+        generator_us_per_request=round(result.generator_us / count, 4),
+        generator_busy=round(result.generator_us / wall_us, 4),
+        steal=round(sum(use.steal_us for use in result.cpus) / (wall_us * max(len(result.cpus), 1)), 5),
+        warmup_s=round(result.warmup_s, 3),
+        steady=result.steady,
+        latency=result.latency,
+        cpus=result.cpus,
+        batches=result.batches,
+        failed_gates=gates,
+    )
+
+
+def begin(directory: Path) -> Path:
+    """An empty file of measurements in `directory`, which is made where it does not exist."""
+    directory.mkdir(parents=True, exist_ok=True)
+    file = directory / FILE
+    file.write_text("")
+    return file
+
+
+def append(file: Path, one: Measurement) -> None:
+    """Add a line to the file; it is on disk when this returns from the write."""
+    with file.open("a", encoding="utf-8") as lines:
+        lines.write(to_line(one.to_json()))
+
+
+def read(file: Path) -> list[Measurement]:
+    """Every line of the file, in order. A last line that was cut off (the machine died) is left out."""
+    lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
+    return [Measurement.from_json(json.loads(line)) for line in lines if line.endswith("\n")]
+
+
+def by_round(measurements: Iterable[Measurement]) -> dict[int, dict[str, Measurement]]:
+    """Round → variant → measurement."""
+    found: dict[int, dict[str, Measurement]] = {}
+    for one in measurements:
+        found.setdefault(one.round, {})[one.variant] = one
+    return found

@@ -1,0 +1,70 @@
+"""Round after round until there are enough: each trial is written to disk before the next begins."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from pathlib import Path
+
+from testbed.api.objects import now_micro
+from testbed.compare.analysis import analyse
+from testbed.compare.bench import Bench
+from testbed.compare.gates import failed_gates
+from testbed.compare.load import Comparison
+from testbed.compare.measurement import Measurement, Slot, append, measurement
+from testbed.compare.placement import Placement
+from testbed.compare.schedule import CONTROL, rounds
+from testbed.compare.stopping import Pace, stop_reason
+from testbed.loadgen.records import Trial
+from testbed.runtime.protocol import Progress
+
+
+class Measuring:
+    """A bench, and what was measured on it so far."""
+
+    def __init__(self, comparison: Comparison, bench: Bench, placement: Placement, pace: Pace, file: Path) -> None:
+        self._comparison, self._bench, self._placement, self._pace = comparison, bench, placement, pace
+        self._file = file
+        self._measured: list[Measurement] = []
+
+    async def run(self, seed: int, progress: Progress) -> str:
+        """Measure rounds in the order that `seed` gives; why there were no more."""
+        variants = list(self._comparison.variants)
+        entries = (*variants, CONTROL)
+        planned = self._pace.rounds(len(entries))
+        started = time.monotonic()
+        for number, order in zip(itertools.count(1), rounds(entries, seed), strict=False):
+            for position, entry in enumerate(order):
+                one = await self._trial(number, position, entry)
+                progress(f"round {number} of about {planned}: {told(one)}")
+            analysis = analyse(self._measured, self._comparison.baseline, variants)
+            if reason := stop_reason(analysis, number, time.monotonic() - started, self._pace):
+                return reason
+        raise AssertionError("the schedule has no end")
+
+    async def _trial(self, number: int, position: int, entry: str) -> Measurement:
+        comparison, pace = self._comparison, self._pace
+        variant = comparison.baseline if entry == CONTROL else entry
+        info = self._bench.routes[variant].info
+        slot = Slot(number, position, entry, info.cluster, now_micro(), comparison.users)
+        trial = Trial(
+            host=info.url,
+            users=comparison.users,
+            window_s=pace.window_s,
+            warmup_s=pace.warmup_s,
+            warmup_limit_s=pace.warmup_limit_s,
+            settle_s=pace.settle_s,
+            cpus=self._placement.cpus,
+        )
+        result = await self._bench.trial(variant, trial)
+        one = measurement(slot, result, failed_gates(result))
+        append(self._file, one)
+        self._measured.append(one)
+        return one
+
+
+def told(one: Measurement) -> str:
+    """A trial, in the words of a line of progress."""
+    if one.failed_gates:
+        return f"{one.variant} is dropped, {one.failed_gates[0]}"
+    return f"{one.variant}, {one.p50_us:,.1f} µs, {one.requests_per_s:,.0f} requests/s"

@@ -6,6 +6,7 @@ import logging
 import shlex
 import subprocess
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from testbed.errors import CommandFailed, MachineLacks
 
@@ -38,3 +39,15 @@ def run(
         said = (done.stderr or done.stdout).strip() or "nothing"
         raise CommandFailed(f"{shlex.join(argv)} ended with {done.returncode} and said: {said}")
     return done.stdout
+
+
+def start(
+    argv: Sequence[str], *, output: Path, pass_fds: Sequence[int] = (), env: Mapping[str, str] | None = None
+) -> subprocess.Popen[bytes]:
+    """Start a program in a session of its own, its output appended to a file, and do not wait for it."""
+    log.info("%s >>%s 2>&1 &", shlex.join(argv), output)
+    with output.open("ab") as file:
+        return subprocess.Popen(
+            list(argv),
+            stdin=subprocess.DEVNULL, stdout=file, stderr=file, pass_fds=pass_fds, env=env, start_new_session=True,
+        )  # fmt: skip

@@ -2,14 +2,18 @@
 
 Two of them: `agent.docker_sandbox` and `agent.netns_sandbox`. Only they and `runtime/` know which runtime this is.
 All methods are synchronous; the agent calls them in threads.
+
+Streams are raw: `read(n)` returns as soon as there is something, blocks while there is nothing, and returns b"" at the
+end; a read that blocks in another thread ends when the stream is closed or its session killed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from io import RawIOBase
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import Protocol
 
 
 @dataclass(frozen=True)
@@ -29,7 +33,9 @@ class PodSandbox:
     namespace: str
     name: str
     netns: Path
-    """To be opened by the agent: /proc/PID/ns/net, or a bind mount."""
+    """To be opened by the agent: /proc/PID/ns/net, or a file that keeps the namespace."""
+    handle: str = ""
+    """The runtime's own word for it: a container id for docker."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +48,9 @@ class ContainerSpec:
     netns: Path
     """Of its pod, or of its node for a hostNetwork pod."""
     sandbox: str
-    """The sandbox's own handle: a container id for docker, unused for netns."""
+    """The handle of its PodSandbox; empty for a hostNetwork pod."""
+    node: str
+    """The node of a hostNetwork pod, whose namespace it shares; empty for others."""
     hostname: str
     attempt: int
     command: Sequence[str] = ()
@@ -75,9 +83,9 @@ class ContainerState:
 class ExecSession(Protocol):
     """A program run inside a container. Reads block; they are made in threads."""
 
-    stdin: BinaryIO | None
-    stdout: BinaryIO
-    stderr: BinaryIO | None
+    stdin: RawIOBase | None
+    stdout: RawIOBase
+    stderr: RawIOBase | None
     """None with a terminal, where both arrive on stdout."""
 
     def resize(self, columns: int, rows: int) -> None:
@@ -117,7 +125,10 @@ class Sandboxes(Protocol):
         ...
 
     def start(self, spec: ContainerSpec) -> ContainerState:
-        """Start a container. Raises NotFound for an image that cannot be had (ErrImagePull)."""
+        """Start a container. Raises NotFound for an image that cannot be had (ErrImagePull).
+
+        One whose program cannot be run comes back ended, with its reason.
+        """
         ...
 
     def stop(self, container_id: str, grace_s: float) -> None:
@@ -132,7 +143,7 @@ class Sandboxes(Protocol):
         """Block until some container starts or ends; False after `timeout_s` with nothing."""
         ...
 
-    def read_log(self, container_id: str, *, tail: int | None = None, follow: bool = False) -> BinaryIO:
+    def read_log(self, container_id: str, *, tail: int | None = None, follow: bool = False) -> RawIOBase:
         """The container's output, both streams in order; with `follow` reads block until it ends."""
         ...
 

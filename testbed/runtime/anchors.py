@@ -1,0 +1,173 @@
+"""The anchors on this machine: started here, found through /proc by their arguments, ended by a signal.
+
+RUNDIR of a cluster holds the anchor's socket and the control plane's; STATEDIR its bootstrap directory, the API's
+store, and logs. Neither is needed to find or end a cluster.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import socket
+import stat
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import testbed
+from testbed import shell
+from testbed.agent.anchor_client import AnchorClient
+from testbed.agent.images import images_dir
+from testbed.errors import MachineLacks, NotFound, TimedOut
+
+PROCESS_NAME = "testbed-anchor"
+START = "import sys; sys.path.insert(0, {path!r}); from testbed.agent.anchor import main; main()"
+GONE_WITHIN_S = 30.0
+USER_NAMESPACES = (
+    "this machine does not let a plain user make namespaces ({reason}); allow it with "
+    "`sudo sysctl -w kernel.unprivileged_userns_clone=1 kernel.apparmor_restrict_unprivileged_userns=0`, or run as root"
+)
+
+
+@dataclass(frozen=True)
+class Dirs:
+    """Where a cluster's files lie."""
+
+    run: Path
+    state: Path
+
+    @property
+    def anchor_socket(self) -> Path:
+        """Where the anchor listens."""
+        return self.run / "anchor.sock"
+
+    @property
+    def api_socket(self) -> Path:
+        """Where the API server listens without TLS."""
+        return self.run / "api.sock"
+
+    @property
+    def bootstrap(self) -> Path:
+        """See runtime.bootstrap."""
+        return self.state / "bootstrap"
+
+
+@dataclass(frozen=True)
+class Anchor:
+    """A running anchor: its pid as seen from here, and the run directory that it was started with."""
+
+    cluster: str
+    pid: int
+    run_dir: Path
+
+
+def run_base() -> Path:
+    """The parent of every RUNDIR: XDG_RUNTIME_DIR/testbed, /run/testbed for root, /tmp/testbed-UID."""
+    given = os.environ.get("XDG_RUNTIME_DIR")
+    if given and _is_mine(Path(given)):
+        return Path(given) / "testbed"
+    return Path("/run/testbed") if os.geteuid() == 0 else Path(f"/tmp/testbed-{os.geteuid()}")  # noqa: S108
+
+
+def state_base() -> Path:
+    """The parent of every STATEDIR."""
+    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "testbed"
+
+
+def dirs(cluster: str) -> Dirs:
+    """Where the files of a cluster of that name lie."""
+    return Dirs(run_base() / cluster, state_base() / cluster)
+
+
+def find() -> Iterator[Anchor]:
+    """All anchors of this user: process 1 of a pid namespace right below ours, with the arguments of `launch`."""
+    depth = len(_namespace_pids("self"))
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            arguments = (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")
+            if PROCESS_NAME not in arguments or entry.stat().st_uid != os.geteuid():
+                continue
+            pids = _namespace_pids(entry.name)
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if len(pids) == depth + 1 and pids[-1] == 1:
+            index = arguments.index(PROCESS_NAME)
+            config = json.loads(arguments[index + 2])
+            yield Anchor(arguments[index + 1], int(entry.name), Path(config["run_dir"]))
+
+
+def launch(cluster: str, where: Dirs, api: socket.socket) -> AnchorClient:
+    """Start an anchor that keeps `api` for the control plane. MachineLacks where the machine does not allow it."""
+    where.run.mkdir(parents=True, exist_ok=True, mode=0o700)
+    where.anchor_socket.unlink(missing_ok=True)
+    log = where.run / "anchor.log"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(where.anchor_socket))
+        listener.listen(128)
+        package = Path(testbed.__file__).parents[1]
+        needed = [sys.prefix, sys.base_prefix, str(package), str(images_dir())]
+        config = {
+            "run_dir": str(where.run), "socket_fd": listener.fileno(), "keep_fd": api.fileno(), "needed": needed,
+        }  # fmt: skip
+        code = START.format(path=str(package))
+        argv = [sys.executable, "-I", "-S", "-c", code, PROCESS_NAME, cluster, json.dumps(config)]
+        launcher = shell.start(argv, output=log, pass_fds=(listener.fileno(), api.fileno()))
+    client = AnchorClient(where.anchor_socket)
+    try:
+        client.notes()
+    except NotFound:
+        said = log.read_text(encoding="utf-8", errors="replace").strip().rpartition("\n")[2]
+        raise MachineLacks(USER_NAMESPACES.format(reason=said) if os.geteuid() else said) from None
+    finally:
+        launcher.wait()
+    return client
+
+
+def end(anchor: Anchor) -> None:
+    """Kill the anchor; the kernel then ends all that is in its pid namespace, before the anchor itself is gone."""
+    try:
+        pidfd = os.pidfd_open(anchor.pid)
+    except ProcessLookupError:
+        return
+    try:
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        if not select.select([pidfd], [], [], GONE_WITHIN_S)[0]:
+            raise TimedOut(f"the anchor of {anchor.cluster}, pid {anchor.pid}, is killed and does not end")
+    except ProcessLookupError:
+        pass
+    finally:
+        os.close(pidfd)
+
+
+def members(anchor: Anchor) -> list[int]:
+    """The pids, as seen from here, of every process in the anchor's pid namespace."""
+    namespace = _pid_namespace(str(anchor.pid))
+    entries = (entry.name for entry in Path("/proc").iterdir() if entry.name.isdigit())
+    return [int(entry) for entry in entries if namespace and _pid_namespace(entry) == namespace]
+
+
+def _pid_namespace(pid: str) -> str:
+    try:
+        return str(Path(f"/proc/{pid}/ns/pid").readlink())
+    except OSError:
+        return ""
+
+
+def _namespace_pids(pid: str) -> list[int]:
+    for line in Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace").splitlines():
+        if line.startswith("NSpid:"):
+            return [int(number) for number in line.split()[1:]]
+    return []
+
+
+def _is_mine(directory: Path) -> bool:
+    try:
+        status = directory.stat()
+    except OSError:
+        return False
+    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid()

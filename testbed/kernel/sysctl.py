@@ -21,15 +21,17 @@ T = TypeVar("T")
 _ROOT = Path("/proc/sys")
 
 
-def set_sysctls(netns: Path | None, values: Mapping[str, str]) -> None:
+def set_sysctls(netns: Path | None, values: Mapping[str, str], *, missing_ok: bool = False) -> None:
     """Make each parameter have its value; one that has it already is not written, so a read-only /proc/sys may do.
 
-    A dot inside a device's name is written as a slash, as sysctl(8) has it. Raises KernelError, naming the parameter.
+    A dot inside a device's name is written as a slash, as sysctl(8) has it. Raises KernelError, naming the parameter;
+    with `missing_ok`, one that this namespace does not have is passed over.
     """
 
     def write() -> None:
         for name, value in values.items():
-            _set(netns, name, value)
+            if not missing_ok or _path(name).exists():
+                _set(netns, name, value)
 
     _inside(netns, write)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from testbed.kernel import netns
+from testbed.kernel.conntrack import Conntrack
 from testbed.kernel.links import Hop, Peer
 from testbed.kernel.netlink import NetlinkLinks
 from testbed.kernel.nft import LibNft
@@ -48,6 +49,12 @@ class Lab:
         nft = LibNft(self.place(name))
         self._undo.callback(nft.close)
         return nft
+
+    def conntrack(self, name: str) -> Conntrack:
+        """A handle on the place's connection table."""
+        conntrack = Conntrack(self.place(name))
+        self._undo.callback(conntrack.close)
+        return conntrack
 
     def inside(self, name: str, work: Callable[[], T]) -> T:
         """Do a piece of work in the place."""

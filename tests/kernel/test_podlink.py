@@ -9,8 +9,8 @@ import pytest
 
 from testbed.kernel.fake import FakeLinks
 from testbed.kernel.links import Hop, Links
-from testbed.kernel.sysctl import set_sysctls
 from testbed.network import podlink
+from testbed.network.sysctls import ensure_sysctls
 from tests.kernel.lab import Lab
 
 CIDR = IPv4Network("10.244.1.0/24")
@@ -54,7 +54,7 @@ def test_a_pod_is_detached_and_again_is_fine(node_and_pod: tuple[Links, Path]) -
 
 def test_pods_of_one_node_reach_each_other_through_the_nodes_ip_stack(lab: Lab) -> None:
     node = lab.links("tb-c-node")
-    set_sysctls(lab.place("tb-c-node"), {"net.ipv4.ip_forward": "1", "net.ipv4.conf.all.send_redirects": "0"})
+    ensure_sysctls(lab.place("tb-c-node"))
     podlink.ensure_bridge(node, CIDR, 1450)
     for at in (2, 3):
         attach(node, lab.place(f"tb-c-pod-{at}"), at)

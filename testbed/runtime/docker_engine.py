@@ -14,6 +14,7 @@ from testbed.errors import CommandFailed, MachineLacks
 
 CONNECTIONS = 16
 """How many requests may be under way side by side; more than a two-core engine makes use of."""
+DEFAULT_SOCKET = "/var/run/docker.sock"
 
 
 def connect(url: str = "", *, timeout_s: float = 120.0) -> docker.DockerClient:
@@ -31,6 +32,12 @@ def connect(url: str = "", *, timeout_s: float = 120.0) -> docker.DockerClient:
         at = url or os.environ.get("DOCKER_HOST") or "the default socket"
         raise MachineLacks(f"no Docker engine answers at {at}: {_reason(error)}") from None
     return engine
+
+
+def socket_path() -> str:
+    """The engine's socket on the engine's own machine, to be mounted into the agent."""
+    host = os.environ.get("DOCKER_HOST", "")
+    return host.removeprefix("unix://") if host.startswith("unix://") else DEFAULT_SOCKET
 
 
 @contextmanager

@@ -1,0 +1,178 @@
+"""Clusters on a Docker engine. What exists is found by label, compared with what should be, and made to match.
+
+First start, repair after a crash and a changed spec are one case: `create` makes what is missing, replaces what
+differs, starts what has stopped, removes the nodes that are gone. Holders are never touched while they match, so
+traffic flows through all of it.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Collection, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from functools import cached_property
+from pathlib import Path
+
+import docker
+
+from testbed.errors import NotFound
+from testbed.runtime import docker_bootstrap as bootstrap
+from testbed.runtime import docker_objects as objects
+from testbed.runtime.docker_engine import connect, socket_path
+from testbed.runtime.docker_objects import Found
+from testbed.runtime.docker_parts import (
+    AGENT,
+    BEFORE_LABEL,
+    CLUSTER_LABEL,
+    CONTROL_PLANE,
+    DAEMON,
+    NODE,
+    PORT_LABEL,
+    SWITCH,
+    Ground,
+    Names,
+    Part,
+    chains,
+    switch,
+)  # fmt: skip
+from testbed.runtime.docker_proof import Before, prove
+from testbed.runtime.images import build
+from testbed.runtime.protocol import Endpoint, Progress, Removal
+from testbed.topology.spec import ClusterSpec
+from testbed.waiting import wait_until
+
+BRIDGE_FILTER = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
+REMOVED_WITHIN_S = 60.0
+
+
+class DockerRuntime:
+    """The `Runtime` on the engine that DOCKER_HOST names, or on this machine's."""
+
+    name = "docker"
+
+    @cached_property
+    def _engine(self) -> docker.DockerClient:
+        return connect()
+
+    def create(self, spec: ClusterSpec, progress: Progress) -> None:
+        """Make holders and daemons match the spec. Raises MachineLacks or CommandFailed in one sentence."""
+        images = build(progress, self._engine)
+        ground = Ground(images, socket_path(), BRIDGE_FILTER.exists())
+        found = {container.name: container for container in objects.containers(self._engine, spec.name)}
+        with ExitStack() as undo:
+            if not found:
+                undo.callback(self._remove, spec.name)
+            progress(f"starting {len(spec.nodes)} nodes and the control plane on docker")
+            self._make(spec, ground, found)
+            undo.pop_all()
+
+    def clusters(self) -> list[str]:
+        """The names of all clusters that have anything left on the engine."""
+        return objects.clusters(self._engine)
+
+    def spec(self, cluster: str) -> ClusterSpec | None:
+        """The spec that `create` was last given, where the switch still exists."""
+        found = self._role(cluster, SWITCH)
+        return bootstrap.read_spec(self._engine, found.id) if found else None
+
+    def endpoint(self, cluster: str) -> Endpoint:
+        """Where the API server's port is published. NotFound where no such cluster runs."""
+        control_plane = self._role(cluster, CONTROL_PLANE)
+        files = bootstrap.read(self._engine, control_plane.id) if control_plane else {}
+        if not control_plane or "token" not in files:
+            raise NotFound(f"no cluster {cluster} runs on docker")
+        url = f"https://127.0.0.1:{control_plane.labels[PORT_LABEL]}"
+        return Endpoint(url, files["token"].decode().strip(), files["ca.crt"])
+
+    def delete(self, cluster: str, progress: Progress) -> Removal:
+        """Remove every container, network and volume of the cluster, and compare with the machine before."""
+        found = self._role(cluster, SWITCH)
+        before = found.labels.get(BEFORE_LABEL) if found else None
+        progress(f"removing the containers of {cluster}")
+        removed, containers = self._remove(cluster)
+        progress("comparing the machine with what it was before")
+        proof = prove(self._engine, cluster, Before.from_json(before) if before else None, containers)
+        return Removal(tuple(removed), proof.checked, proof.leftovers)
+
+    def _make(self, spec: ClusterSpec, ground: Ground, found: Mapping[str, Found]) -> None:
+        """The bootstrap directory first, since daemons read it when they start; then everything side by side."""
+        names, labels = Names(spec.name), {CLUSTER_LABEL: spec.name}
+        wanted = chains(spec, ground)
+        with ThreadPoolExecutor(objects.WORKERS) as pool:
+            network = pool.submit(objects.ensure_network, self._engine, names.network, labels)
+            gone = pool.submit(self._remove_nodes_but, {part.name for chain in wanted for part in chain}, found)
+            prepared = self._bootstrap(spec, switch(spec, ground), found)
+            network.result()
+            gone.result()
+            exist = {**found, prepared.name: prepared}
+            for made in [pool.submit(self._make_chain, chain, exist, labels) for chain in wanted]:
+                made.result()
+
+    def _bootstrap(self, spec: ClusterSpec, part: Part, found: Mapping[str, Found]) -> Found:
+        """The switch, not yet running where it is new, with the bootstrap directory filled."""
+        exists, label = found.get(part.name), {CLUSTER_LABEL: spec.name}
+        before = exists.labels.get(BEFORE_LABEL) if exists else Before.seen_now(self._engine).to_json()
+        for volume in Names(spec.name).volumes:
+            objects.ensure_volume(self._engine, volume, label)
+        container = objects.ensure(self._engine, part, exists, {**label, BEFORE_LABEL: before or ""})
+        bootstrap.write(self._engine, container.id, spec)
+        return container
+
+    def _make_chain(self, chain: Iterable[Part], found: Mapping[str, Found], labels: Mapping[str, str]) -> None:
+        holder = ""
+        for part in chain:
+            make = self._make_published if part.publishes else self._make_part
+            holder = make(part, found.get(part.name), labels, holder)
+
+    def _make_part(self, part: Part, found: Found | None, labels: Mapping[str, str], holder: str) -> str:
+        container = objects.ensure(self._engine, part, found, labels, holder=holder)
+        objects.start(self._engine, container)
+        return container.id
+
+    def _make_published(self, part: Part, found: Found | None, labels: Mapping[str, str], holder: str) -> str:
+        """On the port it had before, so that a kubeconfig stays true; otherwise on one that is free now."""
+        port = int(found.labels[PORT_LABEL]) if found else free_port()
+        own = {**labels, PORT_LABEL: str(port)}
+        container = objects.ensure(self._engine, part, found, own, holder=holder, port=port)
+        objects.start(self._engine, container)
+        return container.id
+
+    def _remove_nodes_but(self, wanted: Collection[str], found: Mapping[str, Found]) -> None:
+        nodes = [container for container in found.values() if container.role in (NODE, DAEMON)]
+        objects.remove(self._engine, [container for container in nodes if container.name not in wanted])
+
+    def _remove(self, cluster: str) -> tuple[list[str], list[str]]:
+        """Everything of the cluster; a line for each thing removed, and the ids of the containers.
+
+        First who might make more of it, then the rest, until a look finds none.
+        """
+        removed: dict[str, Found] = {}
+
+        def take() -> bool:
+            found = objects.containers(self._engine, cluster)
+            makers = [container for container in found if container.role in (AGENT, CONTROL_PLANE)]
+            objects.remove(self._engine, makers or found)
+            removed.update((container.id, container) for container in found)
+            return not found
+
+        wait_until(take, REMOVED_WITHIN_S, f"the removal of the containers of {cluster}")
+        networks, volumes = objects.networks(self._engine, cluster), objects.volumes(self._engine, cluster)
+        for name in networks:
+            objects.remove_network(self._engine, name)
+        for name in volumes:
+            objects.remove_volume(self._engine, name)
+        lines = [f"container {container.name}" for container in removed.values()]
+        lines += [f"network {name}" for name in networks] + [f"volume {name}" for name in volumes]
+        return lines, list(removed)
+
+    def _role(self, cluster: str, role: str) -> Found | None:
+        found = objects.containers(self._engine, cluster)
+        return next((container for container in found if container.role == role), None)
+
+
+def free_port() -> int:
+    """A TCP port of 127.0.0.1 that nobody listens on now."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])

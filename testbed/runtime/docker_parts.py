@@ -1,0 +1,206 @@
+"""Which containers a cluster consists of before it has any pod, as plain values.
+
+    switch         pause, no network of Docker's: holds the namespace of bridges and router
+    agent          joins the switch; wires everything and runs the pods, so it has the engine's socket
+    control-plane  on a Docker network of its own, which publishes its port on 127.0.0.1
+    node           pause, no network: holds the namespace of one node
+    node-daemon    joins its node
+
+Holders hold nothing but a namespace, and live as long as the cluster; what thinks may be replaced at any time. A part
+whose `fingerprint` differs from that of the running container is made anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from testbed.api.wellknown import API_PORT
+from testbed.topology.spec import ClusterSpec, NodeSpec
+
+CLUSTER_LABEL = "testbed"
+ROLE_LABEL = "testbed.role"
+NODE_LABEL = "testbed.node"
+HOST_LABEL = "testbed.host"
+FINGERPRINT_LABEL = "testbed.fingerprint"
+BEFORE_LABEL = "testbed.before"
+"""On the switch: what the machine was like before the cluster came, for `down` to compare with."""
+PORT_LABEL = "testbed.port"
+"""On the control plane: its port on 127.0.0.1."""
+
+SWITCH, AGENT, CONTROL_PLANE, NODE, DAEMON = "switch", "agent", "control-plane", "node", "node-daemon"
+HOLDERS = (SWITCH, NODE)
+
+BOOTSTRAP_DIR = "/etc/testbed"
+STATE_DIR = "/var/lib/testbed"
+ENGINE_SOCKET = "/var/run/docker.sock"
+IMAGES_VARIABLE = "TESTBED_IMAGES"
+"""In the agent's environment: what an image name without a tag means, as JSON."""
+
+ROUTER_SYSCTLS = {
+    "net.ipv4.ip_forward": "1",
+    "net.ipv4.conf.all.send_redirects": "0",
+    "net.ipv4.conf.default.send_redirects": "0",
+    "net.ipv4.conf.all.rp_filter": "0",
+    "net.ipv4.conf.default.rp_filter": "0",
+}
+"""Given at creation, because /proc/sys is read-only in a container; `default` is what devices to come start with."""
+BRIDGE_SYSCTLS = {"net.bridge.bridge-nf-call-iptables": "0"}
+"""Only where the kernel has br_netfilter loaded: otherwise there is no such parameter, and nothing to switch off."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One container. `network` is Docker's network mode, or empty where it joins the container named `joins`."""
+
+    name: str
+    role: str
+    image: str
+    command: tuple[str, ...] = ()
+    hostname: str = ""
+    network: str = ""
+    joins: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict)
+    capabilities: tuple[str, ...] = ()
+    sysctls: Mapping[str, str] = field(default_factory=dict)
+    binds: tuple[str, ...] = ()
+    """`volume-or-path:path[:ro]`"""
+    publishes: int = 0
+    """A port of the container that is published on a free port of 127.0.0.1."""
+    sees_host_processes: bool = False
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes with whatever makes it another container. A holder runs nothing, so its image may age."""
+        what: dict[str, Any] = asdict(self)
+        if self.role in HOLDERS:
+            del what["image"]
+        return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What the parts stand on: the tags of the images, and the engine that runs them."""
+
+    images: Mapping[str, str]
+    socket: str
+    """The engine's socket on its own machine."""
+    has_bridge_filter: bool
+
+
+@dataclass(frozen=True)
+class Names:
+    """The names of a cluster's Docker objects. The underscore occurs in no name of Kubernetes', so none can clash."""
+
+    cluster: str
+
+    def container(self, *what: str) -> str:
+        """`testbed_two-nodes_node_a`"""
+        return "_".join(("testbed", self.cluster, *what))
+
+    @property
+    def network(self) -> str:
+        """The control plane's own Docker network."""
+        return self.container("network")
+
+    @property
+    def bootstrap(self) -> str:
+        """The volume of the bootstrap directory."""
+        return self.container("bootstrap")
+
+    @property
+    def store(self) -> str:
+        """The volume of the API server's database."""
+        return self.container("store")
+
+    @property
+    def pods(self) -> str:
+        """The volume of the files that the agent makes for pods."""
+        return self.container("pods")
+
+    @property
+    def volumes(self) -> tuple[str, str, str]:
+        """All volumes."""
+        return self.bootstrap, self.store, self.pods
+
+
+def switch(spec: ClusterSpec, ground: Ground) -> Part:
+    """The holder of the switch. Through it the bootstrap directory is written, and found again by a later command."""
+    names = Names(spec.name)
+    binds = (f"{names.bootstrap}:{BOOTSTRAP_DIR}",)
+    return _holder(Part(names.container("switch"), SWITCH, "", hostname="switch", binds=binds), ground)
+
+
+def chains(spec: ClusterSpec, ground: Ground) -> list[tuple[Part, ...]]:
+    """All parts: chains may be started side by side, and within one each part joins the one before it."""
+    nodes = [_node_chain(spec, node, ground) for node in spec.nodes]
+    return [(_control_plane(spec, ground),), (switch(spec, ground), _agent(spec, ground)), *nodes]
+
+
+def _control_plane(spec: ClusterSpec, ground: Ground) -> Part:
+    names = Names(spec.name)
+    return Part(
+        names.container("control-plane"),
+        CONTROL_PLANE,
+        ground.images["testbed/daemon"],
+        command=("control-plane", "--dir", BOOTSTRAP_DIR, "--data", STATE_DIR),
+        hostname="control-plane",
+        network=names.network,
+        binds=(f"{names.bootstrap}:{BOOTSTRAP_DIR}:ro", f"{names.store}:{STATE_DIR}"),
+        publishes=API_PORT,
+    )
+
+
+def _agent(spec: ClusterSpec, ground: Ground) -> Part:
+    names, host = Names(spec.name), spec.hosts[0].name
+    command = ("agent", "--dir", BOOTSTRAP_DIR, "--host", host, "--runtime", "docker", "--state", STATE_DIR)
+    return Part(
+        names.container("agent"),
+        AGENT,
+        ground.images["testbed/daemon"],
+        command=(*command, "--api", _api(spec)),
+        joins=names.container("switch"),
+        labels={HOST_LABEL: host},
+        environment={IMAGES_VARIABLE: json.dumps(dict(ground.images), sort_keys=True)},
+        # setns into other containers' namespaces (SYS_ADMIN), found through /proc (SYS_PTRACE); devices in them; the
+        # files of a pod belong to whom the pod says.
+        capabilities=("NET_ADMIN", "NET_RAW", "SYS_ADMIN", "SYS_PTRACE", "DAC_OVERRIDE", "CHOWN", "FOWNER", "KILL"),
+        binds=(
+            f"{names.bootstrap}:{BOOTSTRAP_DIR}:ro",
+            f"{names.pods}:{STATE_DIR}",
+            f"{ground.socket}:{ENGINE_SOCKET}",
+        ),
+        sees_host_processes=True,
+    )
+
+
+def _node_chain(spec: ClusterSpec, node: NodeSpec, ground: Ground) -> tuple[Part, ...]:
+    names = Names(spec.name)
+    labels = {NODE_LABEL: node.name, HOST_LABEL: node.host}
+    holder = _holder(Part(names.container("node", node.name), NODE, "", hostname=node.name, labels=labels), ground)
+    if node.is_external:
+        return (holder,)
+    daemon = Part(
+        names.container("daemon", node.name),
+        DAEMON,
+        ground.images["testbed/daemon"],
+        command=("node-daemon", "--dir", BOOTSTRAP_DIR, "--node", node.name, "--api", _api(spec)),
+        joins=holder.name,
+        labels=labels,
+        capabilities=("NET_ADMIN", "NET_RAW"),
+        binds=(f"{names.bootstrap}:{BOOTSTRAP_DIR}:ro",),
+    )
+    return holder, daemon
+
+
+def _holder(part: Part, ground: Ground) -> Part:
+    bridge = BRIDGE_SYSCTLS if ground.has_bridge_filter else {}
+    return replace(part, image=ground.images["testbed/pause"], network="none", sysctls={**ROUTER_SYSCTLS, **bridge})
+
+
+def _api(spec: ClusterSpec) -> str:
+    return f"https://{spec.underlay.control_plane}:{API_PORT}"

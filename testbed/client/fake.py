@@ -11,6 +11,7 @@ import itertools
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import orjson
@@ -37,6 +38,7 @@ from testbed.errors import AlreadyExists, Conflict, Gone, NotFound
 SYSTEM_FIELDS = ("name", "namespace", "uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds")
 """Of the metadata, what only the server writes."""
 DEFAULT_GRACE_S = 30
+PROPAGATION_FINALIZERS = {"Background": (), "Foreground": ("foregroundDeletion",), "Orphan": ("orphan",)}
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,7 @@ class FakeClient:
         namespace: str = "",
         *,
         grace_period_s: int | None = None,
-        propagation: str = "Background",  # noqa: ARG002  dependents are the garbage collector's
+        propagation: str = "Background",
         uid: str = "",
     ) -> None:
         """Delete at once, or mark as being deleted while an agent or a finalizer holds the object."""
@@ -127,12 +129,14 @@ class FakeClient:
         held = self._get(kind, Key(namespace, name))
         if uid and uid != held["metadata"]["uid"]:
             raise Conflict(f'{kind.qualified} "{name}" has uid {held["metadata"]["uid"]}, not {uid}')
-        grace_s = _grace(kind, held, grace_period_s)
-        if grace_s == 0 and not held["metadata"].get("finalizers"):
+        meta, grace_s = held["metadata"], _grace(kind, held, grace_period_s)
+        finalizers = [*(meta.get("finalizers") or []), *PROPAGATION_FINALIZERS[propagation]]
+        if grace_s == 0 and not finalizers:
             self._remove(kind, held)
-        elif not is_deleting(held) or grace_s < held["metadata"].get("deletionGracePeriodSeconds", 0):
-            held["metadata"] |= {"deletionTimestamp": now(), "deletionGracePeriodSeconds": grace_s}
-            held["metadata"]["generation"] += 1
+        elif not is_deleting(held) or grace_s < meta["deletionGracePeriodSeconds"]:
+            meta |= {"deletionTimestamp": _in_seconds(grace_s), "deletionGracePeriodSeconds": grace_s}
+            meta |= {"finalizers": finalizers} if finalizers else {}
+            meta["generation"] += 1
             self._store(kind, self._objects[kind, key(held)], held)
 
     async def watch(
@@ -251,6 +255,10 @@ def _grace(kind: Kind, held: Object, asked_s: int | None) -> int:
     if not has_agent:
         return 0
     return int(spec(held).get("terminationGracePeriodSeconds", DEFAULT_GRACE_S)) if asked_s is None else asked_s
+
+
+def _in_seconds(seconds: int) -> str:
+    return (datetime.now(UTC) + timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _scale(obj: Object) -> Object:

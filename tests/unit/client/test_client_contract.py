@@ -2,23 +2,15 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing
 
 import pytest
 
 from testbed.api.kinds import CONFIG_MAP, DEPLOYMENT, NAMESPACE, NODE, POD
 from testbed.api.objects import Event, Object, is_deleting, name, resource_version, spec, status, uid
-from testbed.client.fake import FakeClient
 from testbed.client.protocol import Client
 from testbed.errors import AlreadyExists, Conflict, NotFound
-
-
-@asynccontextmanager
-async def _fake() -> AsyncIterator[Client]:
-    yield FakeClient()
-
-
-CLIENTS = {"fake": _fake}
+from tests.unit.client.clients import CLIENTS
 
 
 @pytest.fixture(params=CLIENTS)
@@ -257,6 +249,16 @@ async def test_an_object_that_is_no_longer_selected_is_deleted_for_that_watch(cl
         ("DELETED", "settings"),
         ("ADDED", "settings"),
     ]
+
+
+async def test_a_deletion_that_is_not_of_the_background_leaves_its_wish_as_a_finalizer(client: Client) -> None:
+    for propagation, finalizer in (("Orphan", "orphan"), ("Foreground", "foregroundDeletion")):
+        await client.create(config_map())
+        await client.delete(CONFIG_MAP, "settings", "default", propagation=propagation)
+        going = await client.get(CONFIG_MAP, "settings", "default")
+        assert is_deleting(going)
+        assert going["metadata"]["finalizers"] == [finalizer]
+        await client.patch(CONFIG_MAP, "settings", {"metadata": {"finalizers": None}}, "default")
 
 
 async def test_a_deletion_is_told_with_a_version_of_its_own(client: Client) -> None:

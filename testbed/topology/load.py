@@ -92,6 +92,14 @@ def changed(document: Document, settings: Mapping[str, Any]) -> Document:
     return replace(document, value=value)
 
 
+def scalar(text: str) -> Any:
+    """One value as it would stand in a file: `1400` is a number, `true` a boolean, `host-gw` text."""
+    try:
+        return yaml.load(text, _Loader)  # noqa: S506 - a safe loader
+    except yaml.YAMLError as error:
+        raise BadInput(f"{text!r} is no YAML value: {error}") from None
+
+
 def read(file: Path) -> list[Document]:
     """Every document of a YAML file, empty ones left out; BadInput for a file that is no YAML."""
     try:

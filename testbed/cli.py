@@ -1,1 +1,0 @@
-"""The command line: the only module that prints or exits."""

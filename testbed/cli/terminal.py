@@ -1,0 +1,83 @@
+"""How things look: progress while something is done, tables, JSON. Data goes to stdout, everything else to stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from testbed.runtime.protocol import Progress
+
+SECONDS_BETWEEN_LINES = 3.0
+
+
+def print_json(document: Any) -> None:
+    """A document on stdout."""
+    print(json.dumps(document, indent=2, ensure_ascii=False))
+
+
+def note(words: str) -> None:
+    """A remark on stderr."""
+    print(words, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def progress() -> Iterator[Progress]:
+    """What tells, while the body runs, which step it is at: a moving line on a terminal, plain lines elsewhere."""
+    if not sys.stderr.isatty():
+        yield _plain_lines()
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status("") as status:
+        started = time.monotonic()
+
+        def show(step: str) -> None:
+            status.update(f"{_short(step)} [dim]{time.monotonic() - started:.0f} s[/dim]")
+
+        yield show
+
+
+def _plain_lines() -> Progress:
+    """A line per step; steps of the same sort (`waiting: …`) at most every few seconds."""
+    last = ("", 0.0)
+
+    def show(step: str) -> None:
+        nonlocal last
+        sort, now = step.partition(":")[0], time.monotonic()
+        if sort != last[0] or now - last[1] >= SECONDS_BETWEEN_LINES:
+            note(f"  {step}")
+            last = (sort, now)
+
+    return show
+
+
+def _short(step: str) -> str:
+    from rich.markup import escape
+
+    return escape(step if len(step) <= 110 else f"{step[:109]}…")
+
+
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Aligned columns under a title; the widths follow the data, not the terminal, so that it can be piped."""
+    if not rows:
+        return
+    widths = [max(len(cell) for cell in column) for column in zip(columns, *rows, strict=True)]
+    is_terminal = sys.stdout.isatty()
+    print(_styled(title, "1", is_terminal))
+    print(_styled(_line(columns, widths), "2", is_terminal))
+    for row in rows:
+        print(_line(row, widths))
+    print()
+
+
+def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
+    return "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip()
+
+
+def _styled(text: str, code: str, is_terminal: bool) -> str:
+    return f"\x1b[{code}m{text}\x1b[0m" if is_terminal else text

@@ -1,0 +1,239 @@
+"""What Kubernetes refuses of a pod (`pkg/apis/core/validation`), for the fields that are served."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from ipaddress import AddressValueError, IPv4Address
+from typing import Any
+
+from testbed.api.objects import Object, spec
+from testbed.apiserver.admission import names
+from testbed.apiserver.refusals import Cause, duplicate, forbidden_field, invalid, required, unsupported
+
+Fields = Mapping[str, Any]
+
+PROTOCOLS = ("SCTP", "TCP", "UDP")
+RESTART_POLICIES = ("Always", "OnFailure", "Never")
+DNS_POLICIES = ("ClusterFirstWithHostNet", "ClusterFirst", "Default", "None")
+PULL_POLICIES = ("Always", "IfNotPresent", "Never")
+PROBES = ("livenessProbe", "readinessProbe", "startupProbe")
+PROBE_ACTIONS = ("exec", "httpGet", "tcpSocket", "grpc")
+CHANGEABLE = (
+    "spec.containers[*].image,spec.initContainers[*].image,spec.activeDeadlineSeconds,spec.tolerations (only additions "
+    "to existing tolerations)"
+)
+
+
+def validate_pod(pod: Object) -> Iterator[Cause]:
+    """Mistakes of a new pod."""
+    yield from validate_pod_spec(spec(pod), "spec")
+
+
+def validate_pod_update(pod: Object, old: Object) -> Iterator[Cause]:
+    """A running pod keeps its spec, but for images, deadline and further tolerations; a node may be given once."""
+    yield from validate_pod_spec(spec(pod), "spec")
+    if _fixed(spec(pod), spec(old)) != _fixed(spec(old), spec(old)):
+        yield forbidden_field("spec", f"pod updates may not change fields other than {CHANGEABLE}")
+
+
+def validate_pod_spec(pod: Fields, field: str) -> Iterator[Cause]:
+    """Mistakes of a pod's spec, or of a template's."""
+    containers = pod.get("containers", [])
+    if not containers:
+        yield required(f"{field}.containers")
+    yield from _named_once([*containers, *pod.get("initContainers", [])], f"{field}.containers")
+    yield from _named_once(pod.get("volumes", []), f"{field}.volumes")
+    volumes = {volume.get("name") for volume in pod.get("volumes", [])}
+    for part in ("containers", "initContainers"):
+        for index, container in enumerate(pod.get(part, [])):
+            yield from _container(container, volumes, f"{field}.{part}[{index}]")
+            if pod.get("hostNetwork"):
+                yield from _host_network_ports(container, f"{field}.{part}[{index}]")
+    yield from _host_ports_once(containers, f"{field}.containers")
+    yield from _one_of(pod, "restartPolicy", RESTART_POLICIES, field)
+    yield from _one_of(pod, "dnsPolicy", DNS_POLICIES, field)
+    yield from _not_negative(pod, ("terminationGracePeriodSeconds",), field)
+    yield from names.check_labels(pod.get("nodeSelector", {}), f"{field}.nodeSelector")
+    for name in ("hostname", "subdomain"):
+        if pod.get(name):
+            yield from names.checked(names.DNS_LABEL, pod[name], f"{field}.{name}")
+    yield from _dns(pod, field)
+
+
+def _container(container: Fields, volumes: set[Any], field: str) -> Iterator[Cause]:
+    image = container.get("image", "")
+    if not image:
+        yield required(f"{field}.image")
+    elif image != image.strip():
+        yield invalid(f"{field}.image", image, "must not have leading or trailing whitespace")
+    yield from _one_of(container, "imagePullPolicy", PULL_POLICIES, field)
+    yield from _ports(container.get("ports", []), f"{field}.ports")
+    for index, variable in enumerate(container.get("env", [])):
+        yield from _variable(variable, f"{field}.env[{index}]")
+    yield from _mounts(container.get("volumeMounts", []), volumes, f"{field}.volumeMounts")
+    for probe in PROBES:
+        if probe in container:
+            yield from _probe(container[probe], probe, f"{field}.{probe}")
+
+
+def _ports(ports: Sequence[Fields], field: str) -> Iterator[Cause]:
+    taken = set()
+    for index, port in enumerate(ports):
+        at = f"{field}[{index}]"
+        if name := port.get("name"):
+            yield from names.port_name(name, f"{at}.name")
+            if name in taken:
+                yield duplicate(f"{at}.name", name)
+            taken.add(name)
+        if not port.get("containerPort"):
+            yield required(f"{at}.containerPort")
+        else:
+            yield from port_number(port["containerPort"], f"{at}.containerPort")
+        if port.get("hostPort"):
+            yield from port_number(port["hostPort"], f"{at}.hostPort")
+        if port.get("hostIP"):
+            yield from ip_address(port["hostIP"], f"{at}.hostIP")
+        yield from _one_of(port, "protocol", PROTOCOLS, at)
+
+
+def port_number(value: int, field: str) -> Iterator[Cause]:
+    """A port is 1 to 65535."""
+    if not 1 <= value <= 65535:
+        yield invalid(field, value, "must be between 1 and 65535, inclusive")
+
+
+def ip_address(value: str, field: str) -> Iterator[Cause]:
+    """An IPv4 address in canonical form: no leading zeros (KEP-4858)."""
+    try:
+        IPv4Address(value)
+    except AddressValueError:
+        yield invalid(field, value, "must be a valid IP address, (e.g. 10.9.8.7)")
+
+
+def _variable(variable: Fields, field: str) -> Iterator[Cause]:
+    if not variable.get("name"):
+        yield required(f"{field}.name")
+    else:
+        yield from names.checked(names.ENV_NAME, variable["name"], f"{field}.name")
+    source = variable.get("valueFrom")
+    if source is not None and variable.get("value"):
+        yield invalid(f"{field}.valueFrom", "", "may not be specified when `value` is not empty")
+    if source is not None and len(source) != 1:
+        yield invalid(f"{field}.valueFrom", "", "must specify exactly one of the sources")
+
+
+def _mounts(mounts: Sequence[Fields], volumes: set[Any], field: str) -> Iterator[Cause]:
+    paths = set()
+    for index, mount in enumerate(mounts):
+        at, path = f"{field}[{index}]", mount.get("mountPath")
+        if mount.get("name") not in volumes:
+            yield Cause(f"{at}.name", "FieldValueNotFound", f'Not found: "{mount.get("name", "")}"')
+        if not path:
+            yield required(f"{at}.mountPath")
+        elif path in paths:
+            yield invalid(f"{at}.mountPath", path, "must be unique")
+        paths.add(path)
+
+
+def _probe(probe: Fields, kind: str, field: str) -> Iterator[Cause]:
+    actions = [action for action in PROBE_ACTIONS if action in probe]
+    if not actions:
+        yield required(field, "must specify a handler type")
+    for action in actions[1:]:
+        yield forbidden_field(f"{field}.{action}", "may not specify more than 1 handler type")
+    for action in actions:
+        if action == "exec":
+            if not probe["exec"].get("command"):
+                yield required(f"{field}.exec.command")
+        else:
+            yield from _port_of_probe(probe[action], f"{field}.{action}.port")
+    yield from _not_negative(probe, ("initialDelaySeconds", "timeoutSeconds", "periodSeconds"), field)
+    yield from _not_negative(probe, ("successThreshold", "failureThreshold"), field)
+    if kind != "readinessProbe" and probe.get("successThreshold", 1) != 1:
+        yield invalid(f"{field}.successThreshold", probe["successThreshold"], "must be 1")
+
+
+def _port_of_probe(action: Fields, field: str) -> Iterator[Cause]:
+    port = action.get("port")
+    if port is None:
+        yield required(field)
+    else:
+        yield from port_or_name(port, field)
+
+
+def port_or_name(port: int | str, field: str) -> Iterator[Cause]:
+    """A port's number, or the name of a container's port."""
+    if isinstance(port, int):
+        yield from port_number(port, field)
+    else:
+        yield from names.port_name(port, field)
+
+
+def _host_network_ports(container: Fields, field: str) -> Iterator[Cause]:
+    for index, port in enumerate(container.get("ports", [])):
+        if port.get("hostPort") != port.get("containerPort"):
+            yield invalid(
+                f"{field}.ports[{index}].hostPort", port.get("hostPort", 0),
+                "must match `containerPort` when `hostNetwork` is true",
+            )  # fmt: skip
+
+
+def _host_ports_once(containers: Sequence[Fields], field: str) -> Iterator[Cause]:
+    taken = set()
+    for number, container in enumerate(containers):
+        for index, port in enumerate(container.get("ports", [])):
+            if not port.get("hostPort"):
+                continue
+            which = (port.get("hostIP", ""), port["hostPort"], port.get("protocol"))
+            if which in taken:
+                yield duplicate(f"{field}[{number}].ports[{index}].hostPort", f"{which[0]}/{which[1]}/{which[2]}")
+            taken.add(which)
+
+
+def _dns(pod: Fields, field: str) -> Iterator[Cause]:
+    config = pod.get("dnsConfig", {})
+    if pod.get("dnsPolicy") == "None" and not config.get("nameservers"):
+        yield required(
+            f"{field}.dnsConfig.nameservers", "must provide at least one DNS nameserver when `dnsPolicy` is None"
+        )
+    for index, address in enumerate(config.get("nameservers", [])):
+        yield from ip_address(address, f"{field}.dnsConfig.nameservers[{index}]")
+    for index, alias in enumerate(pod.get("hostAliases", [])):
+        yield from ip_address(alias.get("ip", ""), f"{field}.hostAliases[{index}].ip")
+
+
+def _named_once(parts: Sequence[Fields], field: str) -> Iterator[Cause]:
+    taken = set()
+    for index, part in enumerate(parts):
+        name = part.get("name", "")
+        if not name:
+            yield required(f"{field}[{index}].name")
+            continue
+        yield from names.checked(names.DNS_LABEL, name, f"{field}[{index}].name")
+        if name in taken:
+            yield duplicate(f"{field}[{index}].name", name)
+        taken.add(name)
+
+
+def _one_of(part: Fields, name: str, choices: Sequence[str], field: str) -> Iterator[Cause]:
+    if (value := part.get(name)) is not None and value not in choices:
+        yield unsupported(f"{field}.{name}", value, sorted(choices))
+
+
+def _not_negative(part: Fields, fields: Sequence[str], field: str) -> Iterator[Cause]:
+    for name in fields:
+        if part.get(name, 0) < 0:
+            yield invalid(f"{field}.{name}", part[name], "must be greater than or equal to 0")
+
+
+def _fixed(pod: Fields, old: Fields) -> dict[str, Any]:
+    """The spec without what may change; a first nodeName passes for none, which is how a scheduler binds by update."""
+    fixed = dict(pod)
+    for free in ("activeDeadlineSeconds", "tolerations"):
+        fixed.pop(free, None)
+    if not old.get("nodeName"):
+        fixed.pop("nodeName", None)
+    for part in ("containers", "initContainers"):
+        if part in fixed:
+            fixed[part] = [{**container, "image": "", "imagePullPolicy": ""} for container in fixed[part]]
+    return fixed

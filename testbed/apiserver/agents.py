@@ -1,0 +1,71 @@
+"""The way to the host agents: a connection to the one that runs a pod, at the address its Node tells."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from testbed.api.kinds import NODE
+from testbed.api.objects import Key, Object, metadata, name, namespace, spec, status
+from testbed.apiserver.resources import Resources
+from testbed.errors import BadRequest, ServiceUnavailable
+
+CONNECT_TIMEOUT_S = 5.0
+DEFAULT_CONTAINER = "kubectl.kubernetes.io/default-container"
+
+
+@dataclass(frozen=True)
+class Agents:
+    """How agents are verified, and what proves to them that the API server asks."""
+
+    tls: ssl.SSLContext
+    token: str
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """To be sent with every request."""
+        return {"Authorization": f"Bearer {self.token}"}
+
+    async def connect(self, address: str, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """A TLS connection. ServiceUnavailable."""
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                return await asyncio.open_connection(address, port, ssl=self.tls)
+        except (OSError, TimeoutError) as error:
+            raise unreachable(address, port, error) from error
+
+
+def unreachable(address: str, port: int, error: BaseException) -> ServiceUnavailable:
+    """The refusal where an agent does not answer."""
+    return ServiceUnavailable(f"error dialing backend: the agent at {address}:{port}: {error or type(error).__name__}")
+
+
+def container_of(pod: Object, asked: str) -> str:
+    """The container that is meant: the one asked for, the annotated one, or the first. BadRequest."""
+    containers = [*spec(pod).get("containers", []), *spec(pod).get("initContainers", [])]
+    chosen = asked or metadata(pod).get("annotations", {}).get(DEFAULT_CONTAINER) or containers[0]["name"]
+    if chosen not in {container["name"] for container in containers}:
+        raise BadRequest(f"container {chosen} is not valid for pod {name(pod)}")
+    return str(chosen)
+
+
+def agent_path(pod: Object, container: str, action: str) -> str:
+    """The kubelet's path of an action on a container."""
+    return f"/{action}/{namespace(pod)}/{name(pod)}/{container}"
+
+
+def agent_of(resources: Resources, pod: Object) -> tuple[str, int]:
+    """Where the agent listens that runs the pod. BadRequest for a pod without a node, ServiceUnavailable."""
+    node_name = spec(pod).get("nodeName")
+    if not node_name:
+        raise BadRequest(f"pod {name(pod)} does not have a host assigned")
+    node = resources.store.get(NODE, Key("", node_name))
+    endpoint: Mapping[str, Any] = (
+        status(node.document).get("daemonEndpoints", {}).get("kubeletEndpoint", {}) if node else {}
+    )
+    if not endpoint.get("Address") or not endpoint.get("Port"):
+        raise ServiceUnavailable(f"no agent has announced itself for node {node_name}")
+    return endpoint["Address"], endpoint["Port"]

@@ -1,0 +1,218 @@
+"""The API server as an ASGI application: one table from method and target to a verb.
+
+There is no framework between: a router over a dozen forms of one path scheme is smaller than its configuration, and
+each layer less is time that a write does not wait.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import orjson
+
+from testbed.api.objects import Object
+from testbed.api.patch import merge_patch
+from testbed.apiserver import discovery, exec_relay, logs
+from testbed.apiserver.agents import Agents
+from testbed.apiserver.auth import BearerToken
+from testbed.apiserver.deletion import DeleteOptions
+from testbed.apiserver.exchange import (
+    JSON,
+    MERGE_PATCH,
+    TEXT,
+    Receive,
+    Request,
+    Response,
+    Scope,
+    Send,
+    document,
+    parsed,
+    refusal,
+)
+from testbed.apiserver.lists import list_response, whole
+from testbed.apiserver.records import Record
+from testbed.apiserver.resources import Resources
+from testbed.apiserver.routes import Target, target
+from testbed.apiserver.selection import selection
+from testbed.apiserver.watching import WatchStream
+from testbed.errors import ApiError, BadRequest, MethodNotAllowed
+
+HEALTH_PATHS = ("/healthz", "/livez", "/readyz")
+WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+
+Answer = Response | WatchStream | logs.LogStream
+Verb = Callable[[Target, Request], Awaitable[Answer]]
+
+
+class ApiServer:
+    """The ASGI application. Whatever is refused is answered as a Status."""
+
+    def __init__(self, resources: Resources, token: BearerToken, agents: Agents) -> None:
+        self._resources = resources
+        self._token = token
+        self._agents = agents
+        self._documents = {path: document(value) for path, value in discovery.documents().items()}
+        self._verbs: dict[tuple[str, str], Verb] = {
+            ("GET", "collection"): self._list_or_watch,
+            ("POST", "collection"): self._create,
+            ("DELETE", "collection"): self._delete_collection,
+            ("GET", "object"): self._get,
+            ("PUT", "object"): self._update,
+            ("PATCH", "object"): self._patch,
+            ("DELETE", "object"): self._delete,
+            ("GET", "status"): self._get,
+            ("PUT", "status"): self._update,
+            ("PATCH", "status"): self._patch,
+            ("GET", "scale"): self._get_scale,
+            ("PUT", "scale"): self._update_scale,
+            ("PATCH", "scale"): self._patch_scale,
+            ("POST", "binding"): self._bind,
+            ("GET", "log"): self._log,
+            ("GET", "exec"): self._exec_without_upgrade,
+            ("POST", "exec"): self._exec_without_upgrade,
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request or WebSocket."""
+        request = Request(scope, receive)
+        if scope["type"] == "websocket":
+            await exec_relay.serve(request, send, self._token, self._resources, self._agents)
+            return
+        try:
+            answer = await self._answer(request)
+        except ApiError as error:
+            answer = refusal(error)
+        await answer.send(send)
+
+    async def _answer(self, request: Request) -> Answer:
+        path = request.path
+        self._token.require(path, request.header(b"authorization"))
+        if found := self._documents.get(path.rstrip("/") or path):
+            _require_get(request)
+            return found
+        if path in HEALTH_PATHS:
+            _require_get(request)
+            return Response(b"ok", media_type=TEXT)
+        addressed = target(path)
+        verb = self._verbs.get((request.method, addressed.form))
+        if verb is None or (request.method == "POST" and addressed.kind.namespaced and not addressed.namespace):
+            raise not_allowed()
+        if request.method in WRITES and "dryRun" in request.query:
+            raise BadRequest("dryRun is not served: nothing was changed")
+        return await verb(addressed, request)
+
+    async def _list_or_watch(self, addressed: Target, request: Request) -> Answer:
+        request.require_json_accepted()
+        if request.flag("watch"):
+            return WatchStream.open(self._resources, addressed, request)
+        return list_response(self._resources, addressed, request)
+
+    async def _create(self, addressed: Target, request: Request) -> Response:
+        obj = await request.json(JSON)
+        return _object(await self._resources.create(addressed.kind, addressed.namespace, obj), 201)
+
+    async def _get(self, addressed: Target, request: Request) -> Response:
+        request.require_json_accepted()
+        return _object(self._resources.get(addressed.kind, addressed.key))
+
+    async def _update(self, addressed: Target, request: Request) -> Response:
+        obj = await request.json(JSON)
+        return _object(await self._resources.update(addressed.kind, addressed.key, obj, addressed.subresource))
+
+    async def _patch(self, addressed: Target, request: Request) -> Response:
+        patch = await _merge_patch(request)
+        return _object(await self._resources.patch(addressed.kind, addressed.key, patch, addressed.subresource))
+
+    async def _delete(self, addressed: Target, request: Request) -> Response:
+        options = await _delete_options(request)
+        record, is_gone = await self._resources.delete(addressed.kind, addressed.key, options)
+        return document(_deleted(addressed, record)) if is_gone else _object(record)
+
+    async def _delete_collection(self, addressed: Target, request: Request) -> Response:
+        options, query = await _delete_options(request), request.query
+        selects = selection(addressed.kind, query.get("labelSelector", ""), query.get("fieldSelector", ""))
+        page = await self._resources.delete_all(addressed.kind, addressed.namespace, selects, options)
+        return whole(addressed.kind, page)
+
+    async def _get_scale(self, addressed: Target, _request: Request) -> Response:
+        return document(await self._resources.scale(addressed.kind, addressed.key))
+
+    async def _update_scale(self, addressed: Target, request: Request) -> Response:
+        wanted = await request.json(JSON)
+        return document(await self._resources.scale(addressed.kind, addressed.key, lambda _held: wanted))
+
+    async def _patch_scale(self, addressed: Target, request: Request) -> Response:
+        patch = await _merge_patch(request)
+        merged = await self._resources.scale(addressed.kind, addressed.key, lambda held: merge_patch(held, patch))
+        return document(merged)
+
+    async def _bind(self, addressed: Target, request: Request) -> Response:
+        binding = await request.json(JSON)
+        wanted = binding.get("target") if isinstance(binding, dict) else None
+        node = wanted.get("name") if isinstance(wanted, dict) else None
+        if not isinstance(node, str) or not node:
+            raise BadRequest("the request's body is no Binding: target.name names no node")
+        await self._resources.bind(addressed.key, node)
+        return document({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}, 201)
+
+    async def _log(self, addressed: Target, request: Request) -> Answer:
+        pod = self._resources.get(addressed.kind, addressed.key).document
+        return await logs.open_log(self._agents, self._resources, pod, request)
+
+    async def _exec_without_upgrade(self, _addressed: Target, _request: Request) -> Answer:
+        raise BadRequest("you must specify at least 1 of the WebSocket sub-protocols: v5.channel.k8s.io")
+
+
+def not_allowed() -> MethodNotAllowed:
+    """The refusal of a verb that does not apply to a path."""
+    return MethodNotAllowed("the server does not allow this method on the requested resource")
+
+
+def _require_get(request: Request) -> None:
+    if request.method != "GET":
+        raise not_allowed()
+
+
+def _object(record: Record, status: int = 200) -> Response:
+    return Response(record.raw, status)
+
+
+async def _merge_patch(request: Request) -> Any:
+    """A merge patch that is not nested more deeply than an object can be."""
+    patch = await request.json(MERGE_PATCH)
+    try:
+        orjson.dumps(patch)
+    except orjson.JSONEncodeError as error:
+        raise BadRequest(f"the patch cannot be applied: {error}") from error
+    return patch
+
+
+async def _delete_options(request: Request) -> DeleteOptions:
+    """From the body, or from the query."""
+    body = await request.body()
+    given = parsed(body) if body else {}
+    if not isinstance(given, dict):
+        raise BadRequest("the request's body is no DeleteOptions: it is not a JSON object")
+    if given.get("dryRun"):
+        raise BadRequest("dryRun is not served: nothing was changed")
+    grace_s = given.get("gracePeriodSeconds", request.number("gracePeriodSeconds"))
+    propagation = given.get("propagationPolicy") or request.query.get("propagationPolicy", "")
+    if given.get("orphanDependents") or request.flag("orphanDependents"):
+        propagation = "Orphan"
+    expected = given.get("preconditions") or {}
+    if not (
+        isinstance(grace_s, int | None)
+        and isinstance(propagation, str)
+        and isinstance(expected, dict)
+        and all(isinstance(value, str | None) for value in expected.values())
+    ):
+        raise BadRequest("the request's body is no DeleteOptions: a field is of the wrong type")
+    return DeleteOptions(grace_s, propagation, expected.get("uid") or "", expected.get("resourceVersion") or "")
+
+
+def _deleted(addressed: Target, record: Record) -> Object:
+    details = {"name": addressed.name, "kind": addressed.kind.plural, "uid": record.document["metadata"]["uid"]}
+    if addressed.kind.group:
+        details["group"] = addressed.kind.group
+    return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details}

@@ -25,14 +25,11 @@ from typing import Any
 
 from testbed.agent.anchor_child import Roots
 from testbed.agent.anchor_connection import Connection
-from testbed.agent.anchor_namespaces import PROCESS_NAME, Namespaces, bring_up_loopback, enter_namespaces
+from testbed.agent.anchor_namespaces import PRIVATE, PROCESS_NAME, Namespaces, bring_up_loopback, enter_namespaces
 from testbed.agent.anchor_processes import Processes
 from testbed.agent.anchor_root import recipe, this_machine
 from testbed.agent.anchor_wire import Message
 from testbed.errors import BadRequest, KernelError, TestbedError
-
-PRIVATE = "private"
-"""The directory below RUNDIR that is a tmpfs of the anchor's own."""
 
 
 def main() -> None:

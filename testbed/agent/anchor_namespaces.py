@@ -20,6 +20,8 @@ from testbed.errors import KernelError
 from testbed.kernel import netns
 
 PROCESS_NAME = "testbed-anchor"
+PRIVATE = "private"
+"""The directory below RUNDIR that is a tmpfs of the anchor's own."""
 PR_SET_NAME = 15
 SIOCSIFFLAGS, IFF_UP, IFF_RUNNING = 0x8914, 0x1, 0x40
 

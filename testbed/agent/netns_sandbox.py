@@ -18,6 +18,7 @@ from typing import Any
 
 import testbed
 from testbed.agent.anchor_client import AnchorClient, Process
+from testbed.agent.anchor_namespaces import PRIVATE
 from testbed.agent.follow import FollowedLog, tail_offset
 from testbed.agent.images import Image, find_image
 from testbed.agent.netns_exec import PipeExec, TerminalExec
@@ -37,13 +38,18 @@ POD = "pod"
 """The label that tells containers from daemons, and pods from places: the pod's uid."""
 
 
+def place_name(cluster: str, place: str) -> str:
+    """The name of a network namespace of a cluster: of a node, the switch, the control plane."""
+    return f"testbed-{cluster}-{place}"
+
+
 class NetnsSandboxes:
     """agent.sandbox.Sandboxes over an anchor. `run_dir` is the cluster's RUNDIR; logs and pod files lie in `state`."""
 
     def __init__(self, cluster: str, anchor: AnchorClient, run_dir: Path, state: Path) -> None:
-        self._prefix = f"testbed-{cluster}-"
+        self._cluster = cluster
         self._anchor = anchor
-        self._private = run_dir / "private"
+        self._private = run_dir / PRIVATE
         self._state = state
         self._generation = -1
         self._copying = Lock()
@@ -135,10 +141,10 @@ class NetnsSandboxes:
         return PipeExec(self._anchor, container_id, argv, stdin=stdin)
 
     def _netns(self, name: str) -> Path:
-        return self._private / "netns" / f"{self._prefix}{name}"
+        return self._private / "netns" / place_name(self._cluster, name)
 
     def _pod_netns_name(self, pod_uid: str) -> str:
-        return f"{self._prefix}pod-{pod_uid}"
+        return place_name(self._cluster, f"pod-{pod_uid}")
 
     def _sandbox(self, labels: Mapping[str, str]) -> PodSandbox:
         uid = labels[POD]

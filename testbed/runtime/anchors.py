@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import select
 import signal
 import socket
@@ -20,12 +21,13 @@ from pathlib import Path
 import testbed
 from testbed import shell
 from testbed.agent.anchor_client import AnchorClient
+from testbed.agent.anchor_namespaces import PROCESS_NAME
 from testbed.agent.images import images_dir
 from testbed.errors import MachineLacks, NotFound, TimedOut
 
-PROCESS_NAME = "testbed-anchor"
 START = "import sys; sys.path.insert(0, {path!r}); from testbed.agent.anchor import main; main()"
 GONE_WITHIN_S = 30.0
+NAMESPACE = re.compile(r"(net|mnt|pid|uts|ipc|user|cgroup|time):\[\d+\]")
 USER_NAMESPACES = (
     "this machine does not let a plain user make namespaces ({reason}); allow it with "
     "`sudo sysctl -w kernel.unprivileged_userns_clone=1 kernel.apparmor_restrict_unprivileged_userns=0`, or run as root"
@@ -144,18 +146,40 @@ def end(anchor: Anchor) -> None:
         os.close(pidfd)
 
 
-def members(anchor: Anchor) -> list[int]:
-    """The pids, as seen from here, of every process in the anchor's pid namespace."""
-    namespace = _pid_namespace(str(anchor.pid))
-    entries = (entry.name for entry in Path("/proc").iterdir() if entry.name.isdigit())
-    return [int(entry) for entry in entries if namespace and _pid_namespace(entry) == namespace]
+def describe(anchor: Anchor) -> str:
+    """What ends with it."""
+    kept = sum(link.startswith("net:[") for link in _links(f"/proc/{anchor.pid}/fd"))
+    return f"anchor {anchor.pid} with {len(_members(anchor)) - 1} processes and {kept} network namespaces"
 
 
-def _pid_namespace(pid: str) -> str:
+def namespaces_of(anchor: Anchor) -> frozenset[str]:
+    """Every namespace that its processes are in, or that it keeps, and this process is not in."""
+    found = set(_links(f"/proc/{anchor.pid}/fd"))
+    for pid in _members(anchor):
+        found |= set(_links(f"/proc/{pid}/ns"))
+    return frozenset(link for link in found if NAMESPACE.fullmatch(link)) - set(_links("/proc/self/ns"))
+
+
+def processes_in(namespaces: frozenset[str]) -> list[int]:
+    """The pids of all processes that are in any of the namespaces."""
+    return [pid for pid in _pids() if not namespaces.isdisjoint(_links(f"/proc/{pid}/ns"))]
+
+
+def _members(anchor: Anchor) -> list[int]:
+    namespace = _links(f"/proc/{anchor.pid}/ns", "pid")
+    return [pid for pid in _pids() if namespace and _links(f"/proc/{pid}/ns", "pid") == namespace]
+
+
+def _pids() -> list[int]:
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()]  # noqa: PTH208 - names are all that is wanted
+
+
+def _links(directory: str, name: str = "") -> list[str]:
+    """What the symlinks in a directory of /proc point to, or the one of that name; none where it may not be seen."""
     try:
-        return str(Path(f"/proc/{pid}/ns/pid").readlink())
+        return [os.readlink(f"{directory}/{entry}") for entry in ([name] if name else os.listdir(directory))]  # noqa: PTH115, PTH208
     except OSError:
-        return ""
+        return []
 
 
 def _namespace_pids(pid: str) -> list[int]:

@@ -114,7 +114,7 @@ def engine_silence() -> str:
 
 
 def _remote_silence(host: str) -> str:
-    from testbed.runtime.docker_engine import connect  # the SDK, which only such an engine needs here
+    from testbed.agent.docker_engine import connect  # the SDK, which only such an engine needs here
 
     try:
         connect(host, timeout_s=PING_TIMEOUT_S).close()

@@ -16,12 +16,8 @@ from pathlib import Path
 
 import docker
 
-from testbed.errors import NotFound
-from testbed.runtime import docker_bootstrap as bootstrap
-from testbed.runtime import docker_objects as objects
-from testbed.runtime.docker_engine import connect, socket_path
-from testbed.runtime.docker_objects import Found
-from testbed.runtime.docker_parts import (
+from testbed.agent.docker_engine import connect, socket_path
+from testbed.agent.docker_names import (
     AGENT,
     BEFORE_LABEL,
     CLUSTER_LABEL,
@@ -30,12 +26,13 @@ from testbed.runtime.docker_parts import (
     NODE,
     PORT_LABEL,
     SWITCH,
-    Ground,
     Names,
-    Part,
-    chains,
-    switch,
 )  # fmt: skip
+from testbed.errors import NotFound
+from testbed.runtime import docker_bootstrap as bootstrap
+from testbed.runtime import docker_objects as objects
+from testbed.runtime.docker_objects import Found
+from testbed.runtime.docker_parts import Ground, Part, chains, switch
 from testbed.runtime.docker_proof import Before, prove
 from testbed.runtime.images import build
 from testbed.runtime.protocol import Endpoint, Progress, Removal

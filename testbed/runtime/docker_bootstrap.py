@@ -14,8 +14,8 @@ from pathlib import Path
 import docker
 from docker.errors import NotFound
 
+from testbed.agent.docker_engine import explained
 from testbed.runtime.bootstrap import write_bootstrap
-from testbed.runtime.docker_engine import explained
 from testbed.runtime.docker_parts import BOOTSTRAP_DIR
 from testbed.topology.spec import ClusterSpec
 

@@ -11,8 +11,9 @@ import docker
 from docker.errors import APIError, NotFound
 from docker.types import LogConfig
 
-from testbed.runtime.docker_engine import explained
-from testbed.runtime.docker_parts import CLUSTER_LABEL, FINGERPRINT_LABEL, ROLE_LABEL, Part
+from testbed.agent.docker_engine import explained
+from testbed.agent.docker_names import CLUSTER_LABEL, FINGERPRINT_LABEL, ROLE_LABEL, of_cluster
+from testbed.runtime.docker_parts import Part
 
 WORKERS = 6
 """Containers that start or end side by side: measured, more does not make a two-core engine faster."""
@@ -46,7 +47,7 @@ class Found:
 def containers(engine: docker.DockerClient, cluster: str) -> list[Found]:
     """Every container of the cluster, pods and all."""
     with explained(f"listing the containers of {cluster}"):
-        listed = engine.api.containers(all=True, filters={"label": f"{CLUSTER_LABEL}={cluster}"})
+        listed = engine.api.containers(all=True, filters=of_cluster(cluster))
     return [
         Found(
             container["Id"],
@@ -130,13 +131,13 @@ def ensure_volume(engine: docker.DockerClient, name: str, labels: Mapping[str, s
 def networks(engine: docker.DockerClient, cluster: str) -> list[str]:
     """The names of the cluster's networks."""
     with explained("listing networks"):
-        return [network["Name"] for network in engine.api.networks(filters=_labelled(cluster))]
+        return [network["Name"] for network in engine.api.networks(filters=of_cluster(cluster))]
 
 
 def volumes(engine: docker.DockerClient, cluster: str) -> list[str]:
     """The names of the cluster's volumes."""
     with explained("listing volumes"):
-        return [volume["Name"] for volume in engine.api.volumes(filters=_labelled(cluster))["Volumes"] or ()]
+        return [volume["Name"] for volume in engine.api.volumes(filters=of_cluster(cluster))["Volumes"] or ()]
 
 
 def remove_network(engine: docker.DockerClient, name: str) -> None:
@@ -167,10 +168,6 @@ def clusters(engine: docker.DockerClient) -> list[str]:
             *engine.api.networks(filters=has_label),
         ]
     return sorted({one["Labels"][CLUSTER_LABEL] for one in found})
-
-
-def _labelled(cluster: str) -> dict[str, str]:
-    return {"label": f"{CLUSTER_LABEL}={cluster}"}
 
 
 def _host_config(engine: docker.DockerClient, part: Part, mode: str, port: int) -> dict[str, Any]:

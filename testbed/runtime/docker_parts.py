@@ -18,21 +18,19 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from testbed.agent.docker_names import (
+    AGENT,
+    CONTROL_PLANE,
+    DAEMON,
+    HOLDERS,
+    HOST_LABEL,
+    NODE,
+    NODE_LABEL,
+    SWITCH,
+    Names,
+)
 from testbed.api.wellknown import API_PORT
 from testbed.topology.spec import ClusterSpec, NodeSpec
-
-CLUSTER_LABEL = "testbed"
-ROLE_LABEL = "testbed.role"
-NODE_LABEL = "testbed.node"
-HOST_LABEL = "testbed.host"
-FINGERPRINT_LABEL = "testbed.fingerprint"
-BEFORE_LABEL = "testbed.before"
-"""On the switch: what the machine was like before the cluster came, for `down` to compare with."""
-PORT_LABEL = "testbed.port"
-"""On the control plane: its port on 127.0.0.1."""
-
-SWITCH, AGENT, CONTROL_PLANE, NODE, DAEMON = "switch", "agent", "control-plane", "node", "node-daemon"
-HOLDERS = (SWITCH, NODE)
 
 BOOTSTRAP_DIR = "/etc/testbed"
 STATE_DIR = "/var/lib/testbed"
@@ -92,47 +90,11 @@ class Ground:
     has_bridge_filter: bool
 
 
-@dataclass(frozen=True)
-class Names:
-    """The names of a cluster's Docker objects. The underscore occurs in no name of Kubernetes', so none can clash."""
-
-    cluster: str
-
-    def container(self, *what: str) -> str:
-        """`testbed_two-nodes_node_a`"""
-        return "_".join(("testbed", self.cluster, *what))
-
-    @property
-    def network(self) -> str:
-        """The control plane's own Docker network."""
-        return self.container("network")
-
-    @property
-    def bootstrap(self) -> str:
-        """The volume of the bootstrap directory."""
-        return self.container("bootstrap")
-
-    @property
-    def store(self) -> str:
-        """The volume of the API server's database."""
-        return self.container("store")
-
-    @property
-    def pods(self) -> str:
-        """The volume of the files that the agent makes for pods."""
-        return self.container("pods")
-
-    @property
-    def volumes(self) -> tuple[str, str, str]:
-        """All volumes."""
-        return self.bootstrap, self.store, self.pods
-
-
 def switch(spec: ClusterSpec, ground: Ground) -> Part:
     """The holder of the switch. Through it the bootstrap directory is written, and found again by a later command."""
     names = Names(spec.name)
     binds = (f"{names.bootstrap}:{BOOTSTRAP_DIR}",)
-    return _holder(Part(names.container("switch"), SWITCH, "", hostname="switch", binds=binds), ground)
+    return _holder(Part(names.place(SWITCH), SWITCH, "", hostname="switch", binds=binds), ground)
 
 
 def chains(spec: ClusterSpec, ground: Ground) -> list[tuple[Part, ...]]:
@@ -144,7 +106,7 @@ def chains(spec: ClusterSpec, ground: Ground) -> list[tuple[Part, ...]]:
 def _control_plane(spec: ClusterSpec, ground: Ground) -> Part:
     names = Names(spec.name)
     return Part(
-        names.container("control-plane"),
+        names.place(CONTROL_PLANE),
         CONTROL_PLANE,
         ground.images["testbed/daemon"],
         command=("control-plane", "--dir", BOOTSTRAP_DIR, "--data", STATE_DIR),
@@ -163,7 +125,7 @@ def _agent(spec: ClusterSpec, ground: Ground) -> Part:
         AGENT,
         ground.images["testbed/daemon"],
         command=(*command, "--api", _api(spec)),
-        joins=names.container("switch"),
+        joins=names.place(SWITCH),
         labels={HOST_LABEL: host},
         environment={IMAGES_VARIABLE: json.dumps(dict(ground.images), sort_keys=True)},
         # setns into other containers' namespaces (SYS_ADMIN), found through /proc (SYS_PTRACE); devices in them; the
@@ -181,7 +143,7 @@ def _agent(spec: ClusterSpec, ground: Ground) -> Part:
 def _node_chain(spec: ClusterSpec, node: NodeSpec, ground: Ground) -> tuple[Part, ...]:
     names = Names(spec.name)
     labels = {NODE_LABEL: node.name, HOST_LABEL: node.host}
-    holder = _holder(Part(names.container("node", node.name), NODE, "", hostname=node.name, labels=labels), ground)
+    holder = _holder(Part(names.place(node.name), NODE, "", hostname=node.name, labels=labels), ground)
     if node.is_external:
         return (holder,)
     daemon = Part(

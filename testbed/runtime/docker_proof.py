@@ -9,9 +9,9 @@ from pathlib import Path
 
 import docker
 
+from testbed.agent.docker_engine import explained
+from testbed.agent.docker_names import CLUSTER_LABEL
 from testbed.runtime import docker_objects as objects
-from testbed.runtime.docker_engine import explained
-from testbed.runtime.docker_parts import CLUSTER_LABEL
 from testbed.runtime.machine import Comparison, Machine, compare
 
 PROC = Path("/proc")

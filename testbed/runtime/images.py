@@ -25,9 +25,9 @@ from docker.errors import BuildError
 
 import testbed
 from testbed import shell
+from testbed.agent.docker_engine import connect, explained
 from testbed.agent.images import images_dir
 from testbed.errors import CommandFailed, MachineLacks
-from testbed.runtime.docker_engine import connect, explained
 from testbed.runtime.images_base import bootstrap, has_registry_base, machine_files
 from testbed.runtime.images_context import ContextFile, digest, read_tree, write_context
 from testbed.runtime.protocol import Progress

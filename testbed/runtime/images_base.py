@@ -19,8 +19,8 @@ import requests
 from docker.errors import DockerException, ImageNotFound
 
 from testbed import shell
+from testbed.agent.docker_engine import connect, explained
 from testbed.errors import MachineLacks
-from testbed.runtime.docker_engine import connect, explained
 from testbed.runtime.images_context import ContextFile
 
 log = logging.getLogger(__name__)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,7 +13,8 @@ from testbed.cli.options import ClusterArgument, Output, OutputOption, RuntimeOp
 from testbed.cli.terminal import note, print_json, progress
 
 if TYPE_CHECKING:
-    from testbed.runtime.choose import Choice
+    from testbed.runtime.choose import Choice, Cluster
+    from testbed.runtime.protocol import Progress, Removal
     from testbed.topology.manifests import Manifest
     from testbed.topology.spec import ClusterSpec
 
@@ -85,7 +87,7 @@ def _settings(change: list[str]) -> dict[str, Any]:
     return settings
 
 
-def _settled(choice: Choice, spec: ClusterSpec, manifests: list[Manifest], timeout_s: float, show: Any) -> str:
+def _settled(choice: Choice, spec: ClusterSpec, manifests: list[Manifest], timeout_s: float, show: Progress) -> str:
     """The second half of `up`, imported only now: the runtime's processes start while this one still loads."""
     import asyncio
 
@@ -99,26 +101,41 @@ def down(
     every: Annotated[bool, typer.Option("--all", help="Every cluster on this machine.")] = False,
     output: OutputOption = Output.TEXT,
 ) -> None:
-    """Remove a cluster whatever state it is in, and prove that nothing of it is left."""
-    from testbed.runtime.choose import existing, find
-
-    targets = list(existing()) if every else [find(cluster)]
+    """Remove a cluster whatever state it is in, and prove that nothing of it is left. Removing nothing is no error."""
     removals = {}
-    for target in targets:
+    for target in _targets(cluster, every=every):
         with progress() as show:
             removals[target.name] = target.runtime.delete(target.name, show)
     if output is Output.JSON:
         print_json({name: vars(removal) for name, removal in removals.items()})
+    elif not removals:
+        print(f"There is no cluster {cluster}." if cluster else "No cluster is up.")
     else:
-        for name, removal in removals.items():
-            print(f"{name} is gone: {_counted(removal.removed)} removed.")
-            for line in removal.checked:
-                print(f"  checked: {line}")
+        _print_removals(removals)
     leftovers = [f"{name}: {line}" for name, removal in removals.items() for line in removal.leftovers]
     if leftovers:
         from testbed.errors import CheckFailed, joined
 
         raise CheckFailed(joined(["something is left behind:", *leftovers]))
+
+
+def _targets(cluster: str, *, every: bool) -> list[Cluster]:
+    """What `down` removes; a name that nobody has is nothing to remove, several clusters and no name are a mistake."""
+    from testbed.runtime.choose import existing, find
+
+    found = list(existing())
+    if every or not found:
+        return found
+    if cluster:
+        return [one for one in found if one.name == cluster]
+    return [find()]
+
+
+def _print_removals(removals: Mapping[str, Removal]) -> None:
+    for name, removal in removals.items():
+        print(f"{name} is gone: {_counted(removal.removed)} removed.")
+        for line in removal.checked:
+            print(f"  checked: {line}")
 
 
 def _counted(things: tuple[str, ...]) -> str:

@@ -114,7 +114,7 @@ def test_a_load_that_fails_is_a_failed_check(cluster: Cluster) -> None:
 
 
 def test_the_name_of_no_cluster_is_bad_input() -> None:
-    for command in ("down", "status", "kubeconfig"):
+    for command in ("status", "kubeconfig"):
         ran = cli(command, "no-such-cluster").expect(BAD_INPUT)
         assert "no-such-cluster" in ran.stderr
 

@@ -1,0 +1,93 @@
+"""Tiers of tests: which ran, which were skipped and why, and which may not be skipped here.
+
+A test's tier follows from where it stands, and for whole clusters from the runtime in its name. TESTBED_REQUIRE names
+tiers (`docker,kernel`) whose skips are failures: continuous integration proves both runtimes, or says that it did not.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter, defaultdict
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+
+TIERS = {
+    "unit": "pure, or over a fake: everywhere, in seconds",
+    "kernel": "throw-away network namespaces: root, or a user namespace",
+    "netns": "whole clusters on bare namespaces",
+    "docker": "whole clusters on a Docker engine",
+    "vm": "what this kernel lacks, in a virtual machine",
+}
+REQUIRED = frozenset(filter(None, os.environ.get("TESTBED_REQUIRE", "").split(",")))
+_HERE = Path(__file__).parent
+_OUTCOMES = pytest.StashKey["Outcomes"]()
+
+
+class Outcomes:
+    """What became of each tier."""
+
+    def __init__(self) -> None:
+        self.counts: dict[str, Counter[str]] = defaultdict(Counter)
+        self.reasons: dict[str, Counter[str]] = defaultdict(Counter)
+
+    def note(self, tier: str, report: pytest.TestReport) -> None:
+        """Count a test once: by its call, or by a set-up that did not get that far."""
+        if report.when == "call" or (report.when == "setup" and not report.passed):
+            self.counts[tier][report.outcome] += 1
+        if report.skipped:
+            self.reasons[tier][_reason(report)] += 1
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make the tiers markers, so that `-m "unit or kernel"` selects."""
+    if unknown := REQUIRED - TIERS.keys():
+        raise pytest.UsageError(f"TESTBED_REQUIRE names {', '.join(sorted(unknown))}; tiers are {', '.join(TIERS)}")
+    for tier, what in TIERS.items():
+        config.addinivalue_line("markers", f"{tier}: {what}")
+    config.stash[_OUTCOMES] = Outcomes()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give every test its tier."""
+    for item in items:
+        item.add_marker(tier_of(item))
+
+
+def tier_of(item: pytest.Item) -> str:
+    """The tier of a test."""
+    top = item.path.relative_to(_HERE).parts[0]
+    if top in ("unit", "kernel", "vm"):
+        return top
+    return "docker" if "docker" in item.name.partition("[")[2] else "netns"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A skip of a required tier is a failure."""
+    report = yield
+    tier = tier_of(item)
+    if report.skipped and tier in REQUIRED and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"tier {tier} is required here (TESTBED_REQUIRE), and this was skipped: {_reason(report)}"
+    item.config.stash[_OUTCOMES].note(tier, report)
+    return report
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """One line per tier, and below it why something of it was skipped."""
+    outcomes = config.stash[_OUTCOMES]
+    terminalreporter.section("tiers")
+    for tier, what in TIERS.items():
+        counts = outcomes.counts[tier]
+        told = ", ".join(f"{count} {outcome}" for outcome, count in sorted(counts.items())) or "none run"
+        terminalreporter.write_line(f"{tier:7} {told}  ({what})")
+        for reason, count in outcomes.reasons[tier].most_common():
+            terminalreporter.write_line(f"        {count} skipped: {reason}")
+
+
+def _reason(report: pytest.TestReport) -> str:
+    if isinstance(report.longrepr, tuple):
+        return report.longrepr[2].removeprefix("Skipped: ")
+    return str(report.longrepr)

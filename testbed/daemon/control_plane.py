@@ -60,11 +60,6 @@ class Options:
     listen_fd: int | None
     port: int
 
-    @property
-    def tls(self) -> ssl.SSLContext:
-        """The server's certificate."""
-        return tls_context(self.directory / "apiserver.crt", self.directory / "apiserver.key")
-
 
 def main(argv: list[str]) -> None:
     """Serve until SIGTERM or SIGINT."""
@@ -142,11 +137,12 @@ def _object(kind: Kind, meta: Mapping[str, Any], **fields: Any) -> Object:
 
 
 async def _listen(listeners: Listeners, options: Options) -> None:
-    if options.socket is not None:
-        await listeners.listen_unix(options.socket)
+    tls = tls_context(options.directory / "apiserver.crt", options.directory / "apiserver.key")
     if options.listen_fd is not None:
-        await listeners.listen_tls(socket.socket(fileno=options.listen_fd), options.tls)
-    await listeners.listen_tls(bound("0.0.0.0", options.port), options.tls)  # noqa: S104  its own namespace
+        await listeners.listen_tls(socket.socket(fileno=options.listen_fd), tls)
+    await listeners.listen_tls(bound("0.0.0.0", options.port), tls)  # noqa: S104  its own namespace
+    if options.socket is not None:
+        await listeners.listen_unix(options.socket)  # last: whoever waits for it finds the others too
 
 
 async def _control(client: LocalClient) -> None:

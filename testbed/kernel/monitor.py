@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from pathlib import Path
 
 from testbed.kernel import rtnl
@@ -15,11 +14,11 @@ _GROUPS = (rtnl.RTNLGRP_LINK, rtnl.RTNLGRP_IPV4_IFADDR, rtnl.RTNLGRP_IPV4_ROUTE)
 class LossMonitor:
     """Watches one namespace for what a network sync would put back.
 
-    Pods come and go without being noticed: their devices are not `devices`, and they have no routes in the node.
+    Devices whose names begin with `ignored` come and go without being noticed: those of pods.
     """
 
-    def __init__(self, netns: Path | None, devices: Collection[str]) -> None:
-        self._devices = set(devices)
+    def __init__(self, netns: Path | None, *, ignored: str) -> None:
+        self._ignored = ignored
         self._subscription = Subscription(NETLINK_ROUTE, _GROUPS, netns)
 
     def fileno(self) -> int:
@@ -27,7 +26,7 @@ class LossMonitor:
         return self._subscription.fileno()
 
     def lost(self) -> bool:
-        """Whether one of the devices has gone or is down, or any route or address was deleted, since the last call."""
+        """Whether a device has gone or is down, or any route or address was deleted, since the last call."""
         return self._subscription.drain(self._is_loss)
 
     def close(self) -> None:
@@ -40,4 +39,4 @@ class LossMonitor:
         if reply.type not in (rtnl.RTM_NEWLINK, rtnl.RTM_DELLINK):
             return False
         state = rtnl.parse_link(reply).state
-        return state.name in self._devices and (reply.type == rtnl.RTM_DELLINK or not state.is_up)
+        return not state.name.startswith(self._ignored) and (reply.type == rtnl.RTM_DELLINK or not state.is_up)

@@ -23,6 +23,8 @@ from testbed.topology.spec import NetworkSpec, NodeSpec
 
 BRIDGE = "cni0"
 POD_DEVICE = "eth0"
+POD_DEVICES = "veth"
+"""How the names of the nodes' ends begin."""
 _EVERYWHERE = IPv4Network("0.0.0.0/0")
 
 

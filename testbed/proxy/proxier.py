@@ -44,22 +44,25 @@ class UdpFlows(Protocol):
 class Proxier:
     """The service rules of one node. Plain synchronous code, called by one thread at a time."""
 
-    def __init__(self, nft: Nft, conntrack: UdpFlows, pod_cidr: IPv4Network) -> None:
+    def __init__(self, nft: Nft, conntrack: UdpFlows) -> None:
         self._nft, self._conntrack = nft, conntrack
-        self._pod_cidr = pod_cidr
+        self._pod_cidr: IPv4Network | None = None
         self._table = nftables.TABLE
-        self._loaded: dict[Key, tuple[VirtualPort, ...]] | None = None
+        self._loaded: Ports | None = None
         self._chains: set[int] = set()
 
-    def sync(self, ports: Ports) -> None:
-        """Make the kernel serve exactly these; KernelError where it refuses, after which the next call loads all."""
-        before = self._loaded
-        self._loaded = None
+    def sync(self, ports: Ports, pod_cidr: IPv4Network) -> None:
+        """Make the kernel serve exactly these, on a node whose pods are in `pod_cidr`.
+
+        KernelError where it refuses, after which the next call loads everything.
+        """
+        before = self._loaded if pod_cidr == self._pod_cidr else None
+        self._loaded, self._pod_cidr = None, pod_cidr
         changed = list(ports) if before is None else [which for which in ports if before.get(which) is not ports[which]]
         gone = [] if before is None else [which for which in before if which not in ports]
         if before is None or not self._load_difference(before, ports, [*changed, *gone]):
-            self._load_all(ports)
-        self._loaded = dict(ports)
+            self._load_all(ports, pod_cidr)
+        self._loaded = ports
         self._forget_stale_flows([port for which in changed for port in ports[which]])
 
     def reload(self) -> None:
@@ -95,25 +98,25 @@ class Proxier:
             for chunk in _chunks(statements):
                 self._nft.load(chunk)
 
-    def _load_all(self, ports: Ports) -> None:
+    def _load_all(self, ports: Ports, pod_cidr: IPv4Network) -> None:
         every = [port for each in ports.values() for port in each]
         self._table = nftables.TABLE
         try:
-            self._nft.load(nftables.render(every, self._pod_cidr))
+            self._nft.load(nftables.render(every, pod_cidr))
         except KernelError as error:
             if error.errno != errno.EMSGSIZE:
                 raise
-            self._load_all_in_pieces(every)
+            self._load_all_in_pieces(every, pod_cidr)
         self._chains = nftables.counts(nftables.elements(every))
 
-    def _load_all_in_pieces(self, ports: list[VirtualPort]) -> None:
+    def _load_all_in_pieces(self, ports: list[VirtualPort], pod_cidr: IPv4Network) -> None:
         """Put a second table together beside the first, and let it take over in one last transaction."""
-        is_first_in_use = bool(self._nft.list(f"table ip {nftables.TABLE}"))
+        is_first_in_use = bool(self._nft.list(f"chain ip {nftables.TABLE} dispatch"))
         old, new = nftables.TABLE, nftables.NEXT_TABLE
         if not is_first_in_use:
             old, new = new, old
         wanted = nftables.elements(ports)
-        start = nftables.delete(new) + nftables.objects(new, self._pod_cidr) + nftables.chains(new, (), wanted)
+        start = nftables.delete(new) + nftables.objects(new, pod_cidr) + nftables.chains(new, (), wanted)
         for chunk in [start, *_chunks(nftables.change(new, {}, wanted))]:
             self._nft.load(chunk)
         self._nft.load(nftables.delete(old) + nftables.hooks(new))

@@ -32,6 +32,7 @@ class Services:
         self._by_service = slices.index(_owners)
         self._ports: dict[Key, tuple[VirtualPort, ...]] = {}
         self._dirty: set[Key] = set()
+        self._last = Snapshot({}, 0)
         services.on_change(self._dirty.add)
         slices.observe(self._slice_changed)
 
@@ -41,10 +42,15 @@ class Services:
         return self._services.synced.is_set() and self._slices.synced.is_set()
 
     def snapshot(self) -> Snapshot:
-        """Everything that is to be served now."""
-        while self._dirty:
-            self._update(self._dirty.pop())
-        return Snapshot(dict(self._ports), max(self._services.resource_version, self._slices.resource_version))
+        """Everything that is to be served now. What is handed out never changes afterwards."""
+        version = max(self._services.resource_version, self._slices.resource_version)
+        if self._dirty:
+            while self._dirty:
+                self._update(self._dirty.pop())
+            self._last = Snapshot(dict(self._ports), version)
+        elif version != self._last.version:
+            self._last = replace(self._last, version=version)
+        return self._last
 
     def _slice_changed(self, _: Key, old: Object | None, new: Object | None) -> None:
         for slice_ in (old, new):

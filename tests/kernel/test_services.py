@@ -50,7 +50,7 @@ def proxier(node: Lab) -> Proxier:
 
 
 def fresh_proxier(lab: Lab, nft: LibNft | None = None) -> Proxier:
-    return Proxier(nft or lab.nft(NODE), lab.conntrack(NODE), CIDR)
+    return Proxier(nft or lab.nft(NODE), lab.conntrack(NODE))
 
 
 def ports(*pods: int, vip: str = VIP, port: int = 80) -> tuple[VirtualPort, ...]:
@@ -67,19 +67,19 @@ def answers(lab: Lab, client: str, protocol: str, times: int = 40) -> set[str]:
 
 @pytest.mark.parametrize("protocol", ["tcp", "udp"])
 def test_a_cluster_ip_reaches_every_endpoint_and_keeps_the_source(node: Lab, proxier: Proxier, protocol: str) -> None:
-    proxier.sync({SERVICE: ports(3, 4)})
+    proxier.sync({SERVICE: ports(3, 4)}, CIDR)
     assert answers(node, "tb-c-2", protocol) == {"3 10.244.1.2", "4 10.244.1.2"}
 
 
 @pytest.mark.parametrize("protocol", ["tcp", "udp"])
 def test_a_process_of_the_node_itself_reaches_a_cluster_ip(node: Lab, proxier: Proxier, protocol: str) -> None:
-    proxier.sync({SERVICE: ports(3, 4)})
+    proxier.sync({SERVICE: ports(3, 4)}, CIDR)
     assert answers(node, NODE, protocol) == {"3 198.18.0.2", "4 198.18.0.2"}
 
 
 @pytest.mark.parametrize("protocol", ["tcp", "udp"])
 def test_a_pod_reaches_itself_through_its_service(node: Lab, proxier: Proxier, protocol: str) -> None:
-    proxier.sync({SERVICE: ports(2)})
+    proxier.sync({SERVICE: ports(2)}, CIDR)
     assert answers(node, "tb-c-2", protocol, 10) == {"2 10.244.1.1"}
 
 
@@ -87,7 +87,7 @@ def test_a_pod_reaches_itself_through_its_service(node: Lab, proxier: Proxier, p
 def test_a_service_without_endpoints_and_an_undefined_port_are_refused_at_once(
     node: Lab, proxier: Proxier, protocol: str, port: int
 ) -> None:
-    proxier.sync({SERVICE: ports(*([3] if port == 81 else []))})
+    proxier.sync({SERVICE: ports(*([3] if port == 81 else []))}, CIDR)
     with pytest.raises(ConnectionRefusedError):
         node.ask("tb-c-2", protocol, VIP, port, timeout_s=0.5)
     # To a process of the node itself the kernel says of UDP that sending is not permitted (as with kube-proxy).
@@ -96,7 +96,7 @@ def test_a_service_without_endpoints_and_an_undefined_port_are_refused_at_once(
 
 
 def test_a_refusal_is_not_rate_limited(node: Lab, proxier: Proxier) -> None:
-    proxier.sync({SERVICE: ports()})
+    proxier.sync({SERVICE: ports()}, CIDR)
     for _ in range(30):
         with pytest.raises(ConnectionRefusedError):
             node.ask("tb-c-2", "tcp", VIP, 80, timeout_s=0.5)
@@ -104,7 +104,7 @@ def test_a_refusal_is_not_rate_limited(node: Lab, proxier: Proxier) -> None:
 
 def test_endpoints_come_and_go_and_new_connections_follow(node: Lab, proxier: Proxier) -> None:
     for pods in ((), (3,), (3, 4), (2, 3, 4), (2,), ()):
-        proxier.sync({SERVICE: ports(*pods)})
+        proxier.sync({SERVICE: ports(*pods)}, CIDR)
         if pods:
             assert {answer[0] for answer in answers(node, NODE, "tcp")} == {str(pod) for pod in pods}
         else:
@@ -114,8 +114,8 @@ def test_endpoints_come_and_go_and_new_connections_follow(node: Lab, proxier: Pr
 
 def test_a_deleted_service_takes_its_elements_along_and_leaves_the_others(node: Lab, proxier: Proxier) -> None:
     other = Key("default", "other")
-    proxier.sync({SERVICE: ports(3), other: ports(4, vip="10.96.0.11")})
-    proxier.sync({other: ports(4, vip="10.96.0.11")})
+    proxier.sync({SERVICE: ports(3), other: ports(4, vip="10.96.0.11")}, CIDR)
+    proxier.sync({other: ports(4, vip="10.96.0.11")}, CIDR)
     assert node.ask("tb-c-2", "tcp", "10.96.0.11", 80) == "4 10.244.1.2"
     assert VIP not in node.nft(NODE).list()
 
@@ -130,11 +130,11 @@ def connect(lab: Lab, client: str) -> socket.socket:
 def test_an_established_connection_survives_restart_replacement_and_the_loss_of_its_endpoint(
     node: Lab, proxier: Proxier
 ) -> None:
-    proxier.sync({SERVICE: ports(3)})
+    proxier.sync({SERVICE: ports(3)}, CIDR)
     with connect(node, "tb-c-2") as open_connection:
-        fresh_proxier(node).sync({SERVICE: ports(3)})
+        fresh_proxier(node).sync({SERVICE: ports(3)}, CIDR)
         proxier.reload()
-        proxier.sync({SERVICE: ports(4)})
+        proxier.sync({SERVICE: ports(4)}, CIDR)
         open_connection.send(b"?")
         assert open_connection.recv(100) == b"3 10.244.1.2"
 
@@ -142,20 +142,20 @@ def test_an_established_connection_survives_restart_replacement_and_the_loss_of_
 def test_a_flushed_ruleset_is_noticed_and_loaded_again(node: Lab) -> None:
     nft = node.nft(NODE)
     proxier = fresh_proxier(node, nft)
-    proxier.sync({SERVICE: ports(3)})
+    proxier.sync({SERVICE: ports(3)}, CIDR)
     assert not nft.was_edited()
     node.nft(NODE).load("flush ruleset")
     assert nft.was_edited()
     proxier.reload()
-    proxier.sync({SERVICE: ports(3)})
+    proxier.sync({SERVICE: ports(3)}, CIDR)
     assert node.ask("tb-c-2", "tcp", VIP, 80) == "3 10.244.1.2"
 
 
 def test_a_change_to_rules_that_are_gone_loads_all_of_them(node: Lab, proxier: Proxier) -> None:
     other = Key("default", "other")
-    proxier.sync({SERVICE: ports(3), other: ports(4, vip="10.96.0.11")})
+    proxier.sync({SERVICE: ports(3), other: ports(4, vip="10.96.0.11")}, CIDR)
     node.nft(NODE).load("flush ruleset")
-    proxier.sync({SERVICE: ports(4), other: ports(4, vip="10.96.0.11")})
+    proxier.sync({SERVICE: ports(4), other: ports(4, vip="10.96.0.11")}, CIDR)
     assert node.ask("tb-c-2", "tcp", VIP, 80) == "4 10.244.1.2"
     assert node.ask("tb-c-2", "tcp", "10.96.0.11", 80) == "4 10.244.1.2"
 
@@ -164,11 +164,11 @@ def test_a_udp_client_with_a_fixed_port_moves_on_when_its_endpoint_is_replaced(n
     def ask() -> str:
         return node.ask("tb-c-2", "udp", VIP, 80, source=5555)
 
-    proxier.sync({SERVICE: ports(3)})
+    proxier.sync({SERVICE: ports(3)}, CIDR)
     assert ask() == "3 10.244.1.2"
-    proxier.sync({SERVICE: ports(4)})
+    proxier.sync({SERVICE: ports(4)}, CIDR)
     assert ask() == "4 10.244.1.2"
-    proxier.sync({SERVICE: ports(3, 4)})
+    proxier.sync({SERVICE: ports(3, 4)}, CIDR)
     assert ask() == "4 10.244.1.2"
 
 
@@ -187,7 +187,7 @@ def test_rules_too_large_for_one_transaction_take_over_whole_in_several(node: La
     proxier = fresh_proxier(node, nft)
     for pods in ((3,), (4,)):
         proxier.reload()
-        proxier.sync(many | {SERVICE: ports(*pods)})
+        proxier.sync(many | {SERVICE: ports(*pods)}, CIDR)
         assert node.ask("tb-c-2", "tcp", VIP, 80) == f"{pods[0]} 10.244.1.2"
         assert node.ask("tb-c-2", "tcp", "10.96.1.1", 80) == "3 10.244.1.2"
         assert nft.list().count("table ip") == 1

@@ -1,0 +1,70 @@
+"""Everything through which one node's kernel is reached, opened inside its namespace once and for all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from functools import partial
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import Protocol
+
+from testbed.kernel import probe
+from testbed.kernel.conntrack import Conntrack
+from testbed.kernel.links import Links, Nft
+from testbed.kernel.monitor import LossMonitor
+from testbed.kernel.netlink import NetlinkLinks
+from testbed.kernel.nft import LibNft
+from testbed.network.podlink import POD_DEVICES
+from testbed.network.sysctls import ensure_sysctls
+from testbed.proxy.proxier import UdpFlows
+
+
+class Echo(Protocol):
+    """Full-size packets; see `kernel.probe.echo`."""
+
+    def __call__(
+        self, source: IPv4Address, targets: Collection[IPv4Address], size: int, *, timeout_s: float
+    ) -> dict[IPv4Address, str]:
+        """Those that did not answer, with the reason."""
+        ...
+
+
+class Losses(Protocol):
+    """What the kernel tells of its own accord; see `kernel.monitor.LossMonitor`."""
+
+    def fileno(self) -> int:
+        """For the event loop; -1 where there is nothing to listen to."""
+        ...
+
+    def lost(self) -> bool:
+        """Whether something has gone since the last call."""
+        ...
+
+
+@dataclass(frozen=True)
+class Handles:
+    """One node's kernel."""
+
+    links: Links
+    nft: Nft
+    conntrack: UdpFlows
+    losses: Losses
+    echo: Echo
+    ensure_sysctls: Callable[[], None]
+    close: Callable[[], None]
+
+
+def open_handles(netns: Path | None) -> Handles:
+    """The kernel of the node whose namespace is at `netns`, or of the one this process lives in."""
+    with ExitStack() as undo:
+        return Handles(
+            links=undo.enter_context(closing(NetlinkLinks(netns))),
+            nft=undo.enter_context(closing(LibNft(netns))),
+            conntrack=undo.enter_context(closing(Conntrack(netns))),
+            losses=undo.enter_context(closing(LossMonitor(netns, ignored=POD_DEVICES))),
+            echo=partial(probe.echo, netns),
+            ensure_sysctls=partial(ensure_sysctls, netns),
+            close=undo.pop_all().close,
+        )

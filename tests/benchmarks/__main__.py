@@ -8,8 +8,8 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
-from tests.benchmarks import inside, overlay, startup, wiring
-from tests.benchmarks.figures import LOWER, Bench, Figure, Target, figures
+from tests.benchmarks import api_writes, inside, overlay, startup, wiring
+from tests.benchmarks.figures import HIGHER, LOWER, Bench, Figure, Target, figures
 from tests.e2e.clusters import why_not
 
 OUTPUT = Path(__file__).resolve().parents[2] / "build/bench.json"
@@ -59,6 +59,16 @@ BENCHES = (
             partial(why_not, runtime),
         )
         for runtime in ("netns", "docker")
+    ),
+    Bench(
+        "api",
+        (
+            Target(
+                "api-writes", "/s", 2000.0, HIGHER, "durable creates of 1 kB ConfigMaps over 8 kept raw connections"
+            ),
+            Target("write-to-event", "ms", 5.0, LOWER, f"a write to its watch event at {api_writes.RATE}/s, p99"),
+        ),
+        api_writes.measured,
     ),
     Bench(
         "endpoint-change",

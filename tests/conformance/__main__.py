@@ -30,7 +30,8 @@ def main(argv: list[str]) -> int:
 
 
 def judge_on(setting: Setting, rows: list[Row]) -> list[Result]:
-    """All rows on one cluster, which is made for them; a line for each."""
+    """All rows that apply, on one cluster, which is made for them; a line for each."""
+    rows = [row for row in rows if row.applies_to(setting.mode)]
     if reason := setting.why_not():
         results = [Result(row.id, setting.runtime, setting.mode, "skip", reason, 0.0) for row in rows]
     else:

@@ -13,7 +13,15 @@ from tests.conformance.subjects import Setting, cluster, judge, settings
 Results = dict[str, Result]
 
 
-@pytest.fixture(scope="module", params=settings(), ids=str)
+CASES = [
+    pytest.param(setting, row, id=f"{setting}-{row.id}")
+    for setting in settings()
+    for row in ROWS
+    if row.applies_to(setting.mode)
+]
+
+
+@pytest.fixture(scope="module")
 def results(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Results]:
     """The selected rows, judged on a cluster of this setting."""
     setting: Setting = request.param
@@ -29,7 +37,7 @@ def results(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         yield {result.id: result for result in judged}
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.id)
+@pytest.mark.parametrize(("results", "row"), CASES, indirect=["results"])
 def test_what_kubernetes_promises_holds(row: Row, results: Results) -> None:
     result = results[row.id]
     if result.result == "skip":

@@ -27,6 +27,8 @@ COMMANDS: Mapping[str, str] = {
     "exec": "testbed.cli.pods",
     "logs": "testbed.cli.pods",
     "load": "testbed.cli.load",
+    "compare": "testbed.cli.compare",
+    "report": "testbed.cli.compare",
     "images": "testbed.cli.machine",
     "kubeconfig": "testbed.cli.clusters",
     "schema": "testbed.cli.machine",

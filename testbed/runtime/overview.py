@@ -35,12 +35,6 @@ class Overview:
     services: Sequence[Row]
     daemons: Sequence[Row]
 
-    @property
-    def is_well(self) -> bool:
-        """Every node Ready, every pod Ready, every daemon heard of."""
-        rows = (*self.nodes, *self.pods, *self.daemons)
-        return all(row["status"] in ("Ready", "Succeeded", "Alive") for row in rows)
-
 
 async def overview(client: Client) -> Overview:
     """Read everything once, side by side, and put it into rows."""

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
+from urllib.parse import quote
 
+from testbed.agent.docker_names import CLUSTER_LABEL
 from testbed.errors import BadInput, MachineLacks
 from testbed.runtime.protocol import Runtime
 
@@ -49,15 +52,15 @@ def choose(wanted: str, cluster: str) -> Choice:
     A cluster that exists stays where it is. MachineLacks where docker is wanted and no engine answers, BadInput where
     the cluster runs on another runtime than the one wanted.
     """
-    for found in existing():
-        if found.name == cluster and wanted not in ("auto", found.runtime.name):
-            raise BadInput(
-                f"cluster {cluster} runs on {found.runtime.name}, and {wanted} is asked for;"
-                f" remove it first with `testbed down {cluster}`"
-            )
-        if found.name == cluster:
-            return Choice(found.runtime, "the cluster is there already")
     silence = engine_silence()
+    runs_on = _runs_on(cluster, has_engine=not silence)
+    if runs_on and wanted not in ("auto", runs_on):
+        raise BadInput(
+            f"cluster {cluster} runs on {runs_on}, and {wanted} is asked for;"
+            f" remove it first with `testbed down {cluster}`"
+        )
+    if runs_on:
+        return Choice(runtime(runs_on), "the cluster is there already")
     if wanted == "docker" and silence:
         raise MachineLacks(f"no Docker engine answers ({silence}); start one, or use the runtime netns")
     if wanted != "auto":
@@ -65,6 +68,21 @@ def choose(wanted: str, cluster: str) -> Choice:
     if silence:
         return Choice(runtime("netns"), f"no Docker engine answers: {silence}")
     return Choice(runtime("docker"), "a Docker engine answers")
+
+
+def _runs_on(cluster: str, *, has_engine: bool) -> str:
+    """The runtime that has something of the cluster; empty where none has."""
+    if has_engine and _is_on_engine(cluster):
+        return "docker"
+    return "netns" if cluster in runtime("netns").clusters() else ""
+
+
+def _is_on_engine(cluster: str) -> bool:
+    if _is_remote():
+        return cluster in runtime("docker").clusters()
+    filters = quote(json.dumps({"label": [f"{CLUSTER_LABEL}={cluster}"]}))
+    answer = _ask_engine(f"/containers/json?all=1&limit=1&filters={filters}")
+    return bool(json.loads(answer.partition(b"\r\n\r\n")[2]))
 
 
 def existing() -> Iterator[Cluster]:
@@ -94,30 +112,41 @@ def find(name: str = "") -> Cluster:
 
 def engine_silence() -> str:
     """Why no Docker engine can be used; empty where one answers. Asks the socket itself, without the SDK."""
-    host = os.environ.get("DOCKER_HOST", "")
-    if host and not host.startswith("unix://"):
-        return _remote_silence(host)
-    path = host.removeprefix("unix://") or DEFAULT_DOCKER_SOCKET
+    if _is_remote():
+        return _remote_silence()
     try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as engine:
-            engine.settimeout(PING_TIMEOUT_S)
-            engine.connect(path)
-            engine.sendall(b"GET /_ping HTTP/1.0\r\nHost: docker\r\n\r\n")
-            answer = engine.recv(100).partition(b"\r\n")[0].decode(errors="replace")
+        answer = _ask_engine("/_ping").partition(b"\r\n")[0].decode(errors="replace")
     except FileNotFoundError:
-        return f"there is no {path}"
+        return f"there is no {_socket_path()}"
     except PermissionError:
-        return f"this user may not open {path}; the group docker may"
+        return f"this user may not open {_socket_path()}; the group docker may"
     except OSError as error:
-        return f"{path}: {error.strerror or error}"
-    return "" if " 200 " in answer else f"{path} answers {answer!r}"
+        return f"{_socket_path()}: {error.strerror or error}"
+    return "" if " 200 " in answer else f"{_socket_path()} answers {answer!r}"
 
 
-def _remote_silence(host: str) -> str:
+def _ask_engine(path: str) -> bytes:
+    """The whole answer, headers included, to a GET at this machine's engine; OSError where it cannot be had."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as engine:
+        engine.settimeout(PING_TIMEOUT_S)
+        engine.connect(_socket_path())
+        engine.sendall(f"GET {path} HTTP/1.0\r\nHost: docker\r\n\r\n".encode())
+        return b"".join(iter(lambda: engine.recv(65536), b""))
+
+
+def _socket_path() -> str:
+    return os.environ.get("DOCKER_HOST", "").removeprefix("unix://") or DEFAULT_DOCKER_SOCKET
+
+
+def _is_remote() -> bool:
+    return not os.environ.get("DOCKER_HOST", "unix://").startswith("unix://")
+
+
+def _remote_silence() -> str:
     from testbed.agent.docker_engine import connect  # the SDK, which only such an engine needs here
 
     try:
-        connect(host, timeout_s=PING_TIMEOUT_S).close()
+        connect(timeout_s=PING_TIMEOUT_S).close()
     except MachineLacks as error:
         return str(error)
     return ""

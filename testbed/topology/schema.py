@@ -29,7 +29,7 @@ _LOSS = re.compile(r"(\d+(?:\.\d+)?)%")
 class Strict(BaseModel):
     """A mapping in which every key is known."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_by_name=False, validate_by_alias=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
 def _text(pattern: str, example: str, read: Callable[[str], Any]) -> tuple[BeforeValidator, WithJsonSchema]:

@@ -58,46 +58,50 @@ class Connection:
         with self._failing_in_words():
             while time.perf_counter_ns() < until_ns:
                 head, response, elapsed_ns = self._exchange(request)
-                if head.status >= 400:
-                    raise RequestFailed(f"the server answered with status {head.status}")
-                series.record(elapsed_ns)
-                if expected := framing(head, response):
-                    self._repeat_like(expected, request, series, until_ns)
+                _record(head, elapsed_ns, series)
+                expected = framing(head, response)
+                if expected and (odd := self._repeat_like(expected, request, series, until_ns)):
+                    _record(*self._finish(request, *odd), series)
 
-    def _repeat_like(self, expected: Framing, request: bytes, series: Series, until_ns: int) -> None:
-        """The inner loop; returns when the time is over or a response was not exactly as expected."""
-        if self._socket is None:
-            return
+    def _repeat_like(
+        self, expected: Framing, request: bytes, series: Series, until_ns: int
+    ) -> tuple[bytes, int] | None:
+        """The inner loop. Ends with the time, or with what came that was not as expected and when it was asked for."""
+        assert self._socket is not None, "a response with a framing leaves its connection open"
         send, receive, counts = self._socket.send, self._socket.recv, series.counts
         fits, now = expected.fits, time.perf_counter_ns
         with self._readable(self._socket) as wait:
             sent = now()
             while sent < until_ns:
-                send(request)
-                wait()
-                data = receive(RECEIVE_BYTES)
+                try:
+                    send(request)
+                    wait()
+                    data = receive(RECEIVE_BYTES)
+                except ConnectionError:
+                    return b"", sent
                 elapsed_ns = now() - sent
                 if not fits(data):
-                    self._finish(request, series, data, sent, wait)
-                    return
+                    return data, sent
                 try:
                     counts[elapsed_ns // 1000] += 1
                 except IndexError:
                     series.record_slow(elapsed_ns // 1000)
                 sent = now()
+        return None
 
-    def _finish(self, request: bytes, series: Series, data: bytes, sent: int, wait: Callable[[], object]) -> None:
+    def _finish(self, request: bytes, data: bytes, sent: int) -> tuple[Head, int]:
         """Bring a response to its end that came in pieces, has changed, or did not come because the server closed."""
-        assert self._socket is not None
-        if not data:
+        assert self._socket is not None, "it was read from"
+        if data:
+            with self._readable(self._socket) as wait:
+                head, _ = self._read(self._socket, wait, data)
+        else:
             self.close()
             head, _ = self._answer(request)
-        else:
-            head, _ = self._read(self._socket, wait, data)
         elapsed_ns = time.perf_counter_ns() - sent
-        if head.status >= 400:
-            raise RequestFailed(f"the server answered with status {head.status}")
-        series.record(elapsed_ns)
+        if head.closes:
+            self.close()
+        return head, elapsed_ns
 
     def _exchange(self, request: bytes) -> tuple[Head, bytes, int]:
         was_open = self._socket is not None
@@ -181,3 +185,9 @@ class Connection:
         except OSError as error:
             self.close()
             raise RequestFailed(f"{host}:{port}: {error.strerror or error}") from error
+
+
+def _record(head: Head, elapsed_ns: int, series: Series) -> None:
+    if head.status >= 400:
+        raise RequestFailed(f"the server answered with status {head.status}")
+    series.record(elapsed_ns)

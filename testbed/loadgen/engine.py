@@ -88,7 +88,7 @@ class Engine:
             cpus=ended.since(started, trial.cpus),
             generator_us=ended.process_us - started.process_us,
             batches=tuple(batches),
-            warmup_s=warmup * BATCH_S,
+            warmup_s=round(warmup * BATCH_S, 1),
             steady=is_steady(batches[:warmup]),
         )
 

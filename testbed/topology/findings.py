@@ -77,7 +77,8 @@ def _keys_at(loc: Loc, schema: Schema, root: Schema) -> list[str]:
     if isinstance(loc[0], int):
         below = schema.get("items")
     else:
-        below = schema.get("properties", {}).get(loc[0]) or schema.get("additionalProperties")
+        named = schema.get("properties", {}).get(loc[0]) or schema.get("additionalProperties")
+        below = named or next(iter(schema.get("patternProperties", {}).values()), None)
     return _keys_at(loc[1:], below, root) if isinstance(below, Mapping) else []
 
 

@@ -28,6 +28,9 @@ POD, CONTAINER = "pod", "container"
 HOLDERS = (SWITCH, NODE, POD)
 """The roles that hold a network namespace and nothing else."""
 
+IMAGES_VARIABLE = "TESTBED_IMAGES"
+"""In the agent's environment: what an image name without a tag means, as JSON."""
+
 
 @dataclass(frozen=True)
 class Names:

@@ -24,6 +24,7 @@ from testbed.agent.docker_names import (
     DAEMON,
     HOLDERS,
     HOST_LABEL,
+    IMAGES_VARIABLE,
     NODE,
     NODE_LABEL,
     SWITCH,
@@ -35,8 +36,6 @@ from testbed.topology.spec import ClusterSpec, NodeSpec
 BOOTSTRAP_DIR = "/etc/testbed"
 STATE_DIR = "/var/lib/testbed"
 ENGINE_SOCKET = "/var/run/docker.sock"
-IMAGES_VARIABLE = "TESTBED_IMAGES"
-"""In the agent's environment: what an image name without a tag means, as JSON."""
 
 ROUTER_SYSCTLS = {
     "net.ipv4.ip_forward": "1",

@@ -38,6 +38,7 @@ ROLE_LABEL = "testbed.image"
 PARENT = re.compile(r"^ARG BASE=testbed/(?P<role>\S+)$", re.MULTILINE)
 OUTSIDE_PARENT = re.compile(r"^FROM (?P<image>\S+:(?P<suite>\w+)\S*)$", re.MULTILINE)
 PIP_TIMEOUT_S = 900.0
+ENGINE_LINES = ("Step ", " --->", "Removing intermediate container")
 
 
 @dataclass(frozen=True)
@@ -165,7 +166,9 @@ def _docker_build(
 
 
 def _last_line(error: BuildError) -> str:
-    lines = [line for step in error.build_log for line in str(step.get("stream", "")).splitlines() if line.strip()]
+    """What a step printed last, which is usually why it failed; the engine's own progress aside."""
+    printed = (line for step in error.build_log for line in str(step.get("stream", "")).splitlines())
+    lines = [line for line in printed if line.strip() and not line.startswith(ENGINE_LINES)]
     return f"{error.msg}{': ' + lines[-1] if lines else ''}"
 
 

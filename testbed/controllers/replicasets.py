@@ -151,13 +151,13 @@ def pod_of(replica_set: Object) -> Object:
 def status_of(replica_set: Object, active: Sequence[Object]) -> dict[str, int]:
     """The counts of a ReplicaSet's status."""
     ready = [pod for pod in active if is_ready(pod)]
-    wait_s = spec(replica_set).get("minReadySeconds", 0)
+    available_since_s = parse_time(now()).timestamp() - spec(replica_set).get("minReadySeconds", 0)
     template_labels = (spec(replica_set)["template"].get("metadata") or {}).get("labels") or {}
     return {
         "replicas": len(active),
         "fullyLabeledReplicas": sum(template_labels.items() <= labels(pod).items() for pod in active),
         "readyReplicas": len(ready),
-        "availableReplicas": sum(not wait_s or _ready_for_s(pod) >= wait_s for pod in ready),
+        "availableReplicas": sum(_ready_since_s(pod) <= available_since_s for pod in ready),
         "observedGeneration": metadata(replica_set).get("generation", 0),
     }
 
@@ -175,7 +175,7 @@ def least_wanted(pods: Sequence[Object]) -> list[Object]:
             is_ready(pod),
             int(annotations(pod).get(DELETION_COST) or 0),
             -crowds[node_of(pod)],
-            _ready_for_s(pod),
+            -_ready_since_s(pod),
             -max((c.get("restartCount", 0) for c in status(pod).get("containerStatuses") or []), default=0),
         )
 
@@ -183,9 +183,9 @@ def least_wanted(pods: Sequence[Object]) -> list[Object]:
     return sorted(youngest_first, key=rank)
 
 
-def _ready_for_s(pod: Object) -> float:
-    since = condition(pod, "Ready").get("lastTransitionTime") if is_ready(pod) else None
-    return (parse_time(now()) - parse_time(since)).total_seconds() if since else 0.0
+def _ready_since_s(pod: Object) -> float:
+    since = condition(pod, "Ready").get("lastTransitionTime")
+    return parse_time(since).timestamp() if since and is_ready(pod) else 0.0
 
 
 def _matters(pod: Object) -> tuple[Any, ...]:

@@ -51,16 +51,11 @@ def plan(
     service: Object, family: str, wanted: Mapping[Ports, Endpoints], held: Sequence[Object], trigger_time: str
 ) -> Writes:
     """The writes for one address family of a Service. `held` are its slices of that family, as last seen."""
-    drafts: list[Draft] = []
-    obsolete: list[Object] = []
-    for ports, slices in _by_ports(held).items():
-        if ports not in wanted:
-            obsolete += slices
-    for ports, endpoints in (wanted or {(): {}}).items():
-        drafts += fill(ports, dict(endpoints), _by_ports(held).get(ports, []))
-    if wanted:
-        obsolete += [draft.held for draft in drafts if not draft.endpoints and draft.held is not None]
-        drafts = [draft for draft in drafts if draft.endpoints]
+    groups, by_ports = wanted or {(): {}}, _by_ports(held)
+    filled = [draft for ports, endpoints in groups.items() for draft in fill(ports, endpoints, by_ports.get(ports, []))]
+    drafts = [draft for draft in filled if draft.endpoints] or filled[:1]
+    kept = {name(draft.held) for draft in drafts if draft.held is not None}
+    obsolete = [slice_ for slice_ in held if name(slice_) not in kept]
     for draft in drafts:  # an obsolete slice that becomes another one spares a write, and a moment with neither
         if draft.held is None and obsolete:
             draft.held = obsolete.pop()
@@ -68,11 +63,10 @@ def plan(
 
 
 def fill(ports: Ports, endpoints: Endpoints, held: Sequence[Object]) -> list[Draft]:
-    """Drafts that hold all `endpoints`, which this uses up, and nothing else."""
-    drafts = [
-        Draft(ports, [endpoints.pop(which) for which in _uids(slice_) if which in endpoints], slice_) for slice_ in held
-    ]
-    new = list(endpoints.values())
+    """Drafts that hold all `endpoints` and nothing else; at least one."""
+    left = dict(endpoints)
+    drafts = [Draft(ports, [left.pop(which) for which in _uids(slice_) if which in left], slice_) for slice_ in held]
+    new = list(left.values())
     for draft in sorted(drafts, key=lambda draft: (not draft.is_changed, -len(draft.endpoints))):
         room = MOST_ENDPOINTS - len(draft.endpoints)
         draft.endpoints += new[:room]

@@ -1,0 +1,160 @@
+from functools import partial
+from typing import Any
+
+from testbed.api.kinds import DEPLOYMENT, POD, REPLICA_SET
+from testbed.api.objects import Object, annotations, condition, controller_of, labels, name, spec, status, uid
+from testbed.api.wellknown import POD_TEMPLATE_HASH_LABEL, REVISION_ANNOTATION
+from testbed.client.protocol import Client
+from testbed.controllers.deployments import template_hash
+from tests.unit.controllers.harness import (
+    add_node,
+    controlled,
+    deployment,
+    eventually,
+    pods,
+    ready_pods,
+    replica_set,
+    template_spec,
+)
+
+
+async def set_image(client: Client, image: str, **fields: Any) -> None:
+    containers = [{**template_spec()["containers"][0], "image": image}]
+    patch = {"spec": {"template": {"spec": {"containers": containers}}, **fields}}
+    await client.patch(DEPLOYMENT, "web", patch, "default")
+
+
+async def status_becomes(client: Client, **wanted: int) -> Object:
+    async def check() -> Object | None:
+        found = await client.get(DEPLOYMENT, "web", "default")
+        told = {field: status(found).get(field, 0) for field in wanted}
+        is_fresh = status(found).get("observedGeneration") == found["metadata"]["generation"]
+        return found if is_fresh and told == wanted else None
+
+    return await eventually(check, f"the status is {wanted}")
+
+
+async def replica_sets(client: Client) -> dict[str, int]:
+    """Image to replicas."""
+    found = (await client.list(REPLICA_SET)).items
+    return {spec(rs)["template"]["spec"]["containers"][0]["image"]: spec(rs)["replicas"] for rs in found}
+
+
+async def test_it_has_a_replica_set_named_by_the_hash_of_its_template(client: Client) -> None:
+    await add_node(client, "a")
+    async with controlled(client):
+        created = await client.create(deployment(2))
+        found = await ready_pods(client, 2)
+        [made] = (await client.list(REPLICA_SET)).items
+        assert name(made) == f"web-{template_hash(created)}"
+        assert controller_of(made)["uid"] == uid(created)
+        assert {labels(pod)[POD_TEMPLATE_HASH_LABEL] for pod in found} == {template_hash(created)}
+        assert spec(made)["selector"]["matchLabels"] == {"app": "web", "pod-template-hash": template_hash(created)}
+
+
+async def test_scaling_reaches_the_pods_and_the_status(client: Client) -> None:
+    await add_node(client, "a")
+    async with controlled(client):
+        await client.create(deployment(1))
+        for replicas in (4, 0, 2):
+            await client.patch(DEPLOYMENT, "web", {"spec": {"replicas": replicas}}, "default", subresource="scale")
+            await ready_pods(client, replicas)
+            await status_becomes(client, replicas=replicas, availableReplicas=replicas, unavailableReplicas=0)
+        assert len((await client.list(REPLICA_SET)).items) == 1
+
+
+async def test_its_conditions_say_available_and_done(client: Client) -> None:
+    await add_node(client, "a")
+    async with controlled(client):
+        await client.create(deployment(1))
+        done = await status_becomes(client, availableReplicas=1)
+        assert condition(done, "Available")["reason"] == "MinimumReplicasAvailable"
+        assert condition(done, "Progressing")["reason"] == "NewReplicaSetAvailable"
+
+
+async def test_without_a_node_it_is_not_available(client: Client) -> None:
+    async with controlled(client):
+        await client.create(deployment(2))
+        stuck = await status_becomes(client, replicas=2, unavailableReplicas=2)
+        assert condition(stuck, "Available")["status"] == "False"
+
+
+async def test_a_changed_template_replaces_every_pod_and_keeps_enough_available(client: Client) -> None:
+    await add_node(client, "a")
+    async with controlled(client):
+        await client.create(deployment(4))
+        old = {uid(pod) for pod in await ready_pods(client, 4)}
+        await set_image(client, "web:2")
+        fewest = 4
+
+        async def replaced() -> bool:
+            nonlocal fewest
+            found = await pods(client)
+            told = status(await client.get(DEPLOYMENT, "web", "default"))
+            fewest = min(fewest, len(found))
+            return told["updatedReplicas"] == told["replicas"] == 4 and not old & {uid(pod) for pod in found}
+
+        await eventually(replaced, "all pods are new")
+        assert fewest >= 3
+        assert await replica_sets(client) == {"web": 0, "web:2": 4}
+
+
+async def test_a_template_that_comes_back_uses_its_old_replica_set_as_the_newest_revision(client: Client) -> None:
+    await add_node(client, "a")
+    async with controlled(client):
+        await client.create(deployment(1))
+        await status_becomes(client, availableReplicas=1)
+        for image, revision in (("web:2", "2"), ("web", "3")):
+            await set_image(client, image)
+
+            await eventually(partial(_runs, client, image), f"{image} runs")
+            found = await client.get(DEPLOYMENT, "web", "default")
+            assert annotations(found)[REVISION_ANNOTATION] == revision
+        assert len((await client.list(REPLICA_SET)).items) == 2
+
+
+async def test_old_replica_sets_beyond_the_limit_are_removed(client: Client) -> None:
+    await add_node(client, "a")
+    async with controlled(client):
+        await client.create(deployment(1, revisionHistoryLimit=1))
+        for number in (2, 3, 4):
+            await set_image(client, f"web:{number}")
+            await eventually(partial(_runs, client, f"web:{number}"), f"web:{number} runs")
+
+        async def trimmed() -> bool:
+            return await replica_sets(client) == {"web:3": 0, "web:4": 1}
+
+        await eventually(trimmed, "one old ReplicaSet is left")
+
+
+async def _runs(client: Client, image: str) -> bool:
+    scales = await replica_sets(client)
+    return scales.get(image) == 1 == sum(scales.values())
+
+
+async def test_recreate_never_runs_old_and_new_side_by_side(client: Client) -> None:
+    await add_node(client, "a")
+    async with controlled(client):
+        await client.create(deployment(3, strategy={"type": "Recreate"}))
+        await ready_pods(client, 3)
+        await set_image(client, "web:2")
+
+        async def replaced() -> bool:
+            images = [spec(pod)["containers"][0]["image"] for pod in (await client.list(POD)).items]
+            assert len(set(images)) <= 1
+            return images == ["web:2"] * 3
+
+        await eventually(replaced, "three new pods")
+
+
+async def test_an_orphaned_replica_set_is_adopted_and_replaced(client: Client) -> None:
+    await add_node(client, "a")
+    async with controlled(client):
+        like = replica_set(1, "web")
+        like["metadata"]["labels"] = {"app": "web"}
+        orphan = await client.create(like)
+        await ready_pods(client, 1)
+        owner = await client.create(deployment(2))
+        await status_becomes(client, replicas=2, availableReplicas=2)
+        adopted = await client.get(REPLICA_SET, name(orphan), "default")
+        assert controller_of(adopted)["uid"] == uid(owner)

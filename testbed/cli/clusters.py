@@ -133,12 +133,12 @@ def _targets(cluster: str, *, every: bool) -> list[Cluster]:
 
 def _print_removals(removals: Mapping[str, Removal]) -> None:
     for name, removal in removals.items():
-        print(f"{name} is gone: {_counted(removal.removed)} removed.")
+        print(f"{name} is gone: {counted(removal.removed)} removed.")
         for line in removal.checked:
             print(f"  checked: {line}")
 
 
-def _counted(things: tuple[str, ...]) -> str:
+def counted(things: tuple[str, ...]) -> str:
     """`9 processes, 1 directory`: how many of each sort, the first word of each line."""
     from collections import Counter
 

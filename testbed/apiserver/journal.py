@@ -74,7 +74,7 @@ class Journal:
             self._database = _connected(path)
             _ensure_schema(self._database, path)
         except sqlite3.DatabaseError as error:
-            raise _unreadable(path, error) from error
+            raise self.unreadable(error) from error
 
     def rows(self) -> Iterator[Row]:
         """Every row in the order of versions."""
@@ -82,14 +82,14 @@ class Journal:
             query = "SELECT version, type, kind, namespace, name, body FROM log ORDER BY version"
             yield from map(Row._make, self._database.execute(query))
         except sqlite3.DatabaseError as error:
-            raise _unreadable(self.path, error) from error
+            raise self.unreadable(error) from error
 
     def floors(self) -> dict[str, int]:
         """Per kind the newest version whose change is no longer held."""
         try:
             return dict(self._database.execute("SELECT kind, version FROM floor"))
         except sqlite3.DatabaseError as error:
-            raise _unreadable(self.path, error) from error
+            raise self.unreadable(error) from error
 
     def append(self, rows: Sequence[Row], obsolete: Sequence[int], floors: Mapping[str, int]) -> None:
         """Write `rows`, remove those of `obsolete` versions, raise the floors: all of it, or StoreUnwritable."""
@@ -111,6 +111,13 @@ class Journal:
         if self._unsaved >= CHECKPOINT_BYTES:
             self._unsaved = 0
             self._checkpoints.submit(_checkpoint, self.path)
+
+    def unreadable(self, error: Exception) -> TestbedError:
+        """What to say where the file does not hold what it should."""
+        return TestbedError(
+            f"the store at {self.path} cannot be read: {error}. If the file is damaged, bring the cluster down and up "
+            "again: its objects are made anew from the topology and its manifests"
+        )
 
     def close(self) -> None:
         """Fold the write-ahead file into the database and let go of both."""
@@ -162,10 +169,3 @@ def _locked(path: Path) -> int:
         os.close(lock)
         raise TestbedError(f"the store at {path} is in use by another control plane: end that one first") from None
     return lock
-
-
-def _unreadable(path: Path, error: sqlite3.Error) -> TestbedError:
-    return TestbedError(
-        f"the store at {path} cannot be read: {error}. If the file is damaged, bring the cluster down and up again: "
-        "its objects are made anew from the topology and its manifests"
-    )

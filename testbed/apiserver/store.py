@@ -14,13 +14,15 @@ import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+import orjson
+
 from testbed.api.kinds import KINDS, Kind
 from testbed.api.objects import Key, Object, key, resource_version
 from testbed.apiserver import refusals
 from testbed.apiserver.history import History, Selects, Watch
 from testbed.apiserver.journal import Journal, Row, StoreUnwritable
 from testbed.apiserver.records import ADDED, DELETED, MODIFIED, Change, Record, renumbered
-from testbed.errors import ServerTimeout, TestbedError
+from testbed.errors import ServerTimeout
 
 WINDOW = 4096
 """Changes of each kind that a watch can resume from, at least."""
@@ -136,16 +138,22 @@ class Store:
 
     def _load(self) -> None:
         kinds = {kind.qualified: kind for kind in KINDS}
-        for row in self._journal.rows():
-            kind = kinds.get(row.kind)
-            if kind is None:
-                raise TestbedError(f"the store at {self._journal.path} holds {row.kind}, which this program lacks")
-            which = Key(row.namespace, row.name)
-            old = self.get(kind, which)
-            self._apply(change := Change(row.version, row.type, kind, which, Record(row.body, row.version), old))
-            if row.version > self._histories[kind].floor:
-                self._histories[kind].append(change)
-            self.version = row.version
+        try:
+            for row in self._journal.rows():
+                self._replay(kinds[row.kind], row)
+        except (KeyError, orjson.JSONDecodeError) as error:
+            raise self._journal.unreadable(error) from error
+
+    def _replay(self, kind: Kind, row: Row) -> None:
+        which = Key(row.namespace, row.name)
+        old = self.get(kind, which)
+        new = Record(row.body, row.version, orjson.loads(row.body))
+        self._apply(change := Change(row.version, row.type, kind, which, new, old))
+        if row.version > self._histories[kind].floor:
+            self._histories[kind].append(change)
+        if old is not None:
+            old.forget_document()
+        self.version = row.version
 
     def _stage(self, event: str, kind: Kind, which: Key, obj: Object, old: Record | None) -> Record:
         new = renumbered(obj, self.version + 1)

@@ -39,7 +39,7 @@ from testbed.apiserver.local import LocalClient
 from testbed.apiserver.resources import Resources
 from testbed.apiserver.serving import Listeners, bound, tls_context
 from testbed.apiserver.store import Store
-from testbed.errors import AlreadyExists
+from testbed.errors import AlreadyExists, TestbedError
 from testbed.topology.spec import ClusterSpec
 
 log = logging.getLogger(__name__)
@@ -62,10 +62,14 @@ class Options:
 
 
 def main(argv: list[str]) -> None:
-    """Serve until SIGTERM or SIGINT."""
+    """Serve until SIGTERM or SIGINT. What makes that impossible is one line of the log, and the exit code."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(serve(_options(argv)))
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(serve(_options(argv)))
+    except TestbedError as error:
+        log.critical("%s", error)
+        raise SystemExit(error.exit_code) from error
 
 
 async def serve(options: Options) -> None:

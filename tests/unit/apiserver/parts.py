@@ -77,7 +77,7 @@ async def served(path: Path, *, window: int = WINDOW, agents: Agents | None = No
         headers = {"Authorization": f"Bearer {TOKEN}"}
         async with httpx.AsyncClient(transport=transport, base_url="http://api", headers=headers, timeout=5.0) as http:
             try:
-                yield Wire(http, resources)
+                yield Wire(http, resources, path / "api.sock")
             finally:
                 resources.store.close_watches()
                 await listeners.close()
@@ -89,6 +89,7 @@ class Wire:
 
     http: httpx.AsyncClient
     resources: Resources
+    socket: Path
 
     async def call(
         self, method: str, path: str, body: Any = None, *, media_type: str = "application/json", **query: str
@@ -164,6 +165,14 @@ def control_plane(path: Path, listener: socket.socket | None = None) -> Iterator
     finally:
         if plane.process is not None and plane.process.poll() is None:
             plane.stop(signal.SIGKILL)
+
+
+def status(response: httpx.Response) -> dict[str, Any]:
+    """The Status of a refusal, which must agree with the response."""
+    found: dict[str, Any] = response.json()
+    assert (found["kind"], found["apiVersion"], found["status"]) == ("Status", "v1", "Failure")
+    assert found["code"] == response.status_code
+    return found
 
 
 def namespace(name: str) -> Object:

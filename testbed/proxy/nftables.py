@@ -8,7 +8,9 @@ Replies, and every later packet of the connection, follow conntrack and see no r
 
 A Service costs elements, never rules: one in `services` per port, one in `endpoints` per port and endpoint, and one in
 `cluster-ips`. There is a chain for each *number* of endpoints, however many Services have that number, so adding,
-scaling and removing a Service is adding and deleting elements; no chain must wait to be unreferenced.
+scaling and removing a Service is adding and deleting elements; no chain must wait to be unreferenced. The chains are
+made beforehand, up to a power of two: nft 1.0.6 refuses a rule that uses a map with `th dport` which it has read back
+from the kernel ("conflicting protocols specified"). A Service that outgrows them costs one load of everything.
 
 - Each lb chain ends in a second rule that takes slot 0: a packet that entered lb-8 just before the Service shrank to
   two endpoints may find its slot gone.
@@ -75,7 +77,7 @@ table ip {table} {{
 def render(ports: Iterable[VirtualPort], pod_cidr: IPv4Network, table: str = TABLE) -> str:
     """The whole ruleset as one script that replaces whatever was there, in one transaction."""
     wanted = elements(ports)
-    parts = [delete(TABLE), delete(NEXT_TABLE), objects(table, pod_cidr), chains(table, (), wanted)]
+    parts = [delete(TABLE), delete(NEXT_TABLE), objects(table, pod_cidr, capacity(wanted))]
     return "".join([*parts, *change(table, {}, wanted), hooks(table)])
 
 
@@ -113,20 +115,17 @@ def change(table: str, before: Elements, after: Elements) -> list[str]:
     ]
 
 
-def counts(wanted: Elements) -> set[int]:
-    """The numbers of endpoints for which there must be a chain."""
-    return {int(value.rpartition("-")[2]) for (where, _), value in wanted.items() if where == SERVICES}
+def capacity(wanted: Elements) -> int:
+    """The number of endpoints up to which there are chains: a power of two, at least 16, that suffices."""
+    most = max((_count(value) for (where, _), value in wanted.items() if where == SERVICES), default=0)
+    return max(16, 1 << (most - 1).bit_length())
 
 
-def chains(table: str, have: Iterable[int], wanted: Elements) -> str:
-    """The lb chains that are missing."""
-    return "".join(_chain(table, count) for count in sorted(counts(wanted).difference(have)))
-
-
-def objects(table: str, pod_cidr: IPv4Network) -> str:
+def objects(table: str, pod_cidr: IPv4Network, capacity: int) -> str:
     """The table with its empty maps and sets, and the chains that no packet enters yet."""
     hairpins = ", ".join(f"{address} . {address}" for address in pod_cidr.hosts())
-    return _OBJECTS.format(table=table, key=_KEY, hairpins=f"elements = {{ {hairpins} }}; ")
+    start = _OBJECTS.format(table=table, key=_KEY, hairpins=f"elements = {{ {hairpins} }}; ")
+    return start + "".join(_chain(table, count) for count in range(1, capacity + 1))
 
 
 def hooks(table: str) -> str:
@@ -137,6 +136,10 @@ def hooks(table: str) -> str:
 def delete(table: str) -> str:
     """No table of that name, whether or not there was one."""
     return f"add table ip {table}\ndelete table ip {table}\n"
+
+
+def _count(verdict: str) -> int:
+    return int(verdict.rpartition("-")[2])
 
 
 def _chain(table: str, count: int) -> str:

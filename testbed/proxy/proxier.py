@@ -49,7 +49,7 @@ class Proxier:
         self._pod_cidr: IPv4Network | None = None
         self._table = nftables.TABLE
         self._loaded: Ports | None = None
-        self._chains: set[int] = set()
+        self._capacity = 0
 
     def sync(self, ports: Ports, pod_cidr: IPv4Network) -> None:
         """Make the kernel serve exactly these, on a node whose pods are in `pod_cidr`.
@@ -80,13 +80,13 @@ class Proxier:
         statements = nftables.change(self._table, old, new)
         if not statements:
             return True
-        missing = nftables.chains(self._table, self._chains, new)
+        if nftables.capacity(new) > self._capacity:
+            return False
         try:
-            self._load([*([missing] if missing else []), *statements])
+            self._load(statements)
         except KernelError as error:
             log.warning("the rules are not as they were left, loading all of them: %s", error)
             return False
-        self._chains |= nftables.counts(new)
         return True
 
     def _load(self, statements: list[str]) -> None:
@@ -107,7 +107,7 @@ class Proxier:
             if error.errno != errno.EMSGSIZE:
                 raise
             self._load_all_in_pieces(every, pod_cidr)
-        self._chains = nftables.counts(nftables.elements(every))
+        self._capacity = nftables.capacity(nftables.elements(every))
 
     def _load_all_in_pieces(self, ports: list[VirtualPort], pod_cidr: IPv4Network) -> None:
         """Put a second table together beside the first, and let it take over in one last transaction."""
@@ -116,7 +116,7 @@ class Proxier:
         if not is_first_in_use:
             old, new = new, old
         wanted = nftables.elements(ports)
-        start = nftables.delete(new) + nftables.objects(new, pod_cidr) + nftables.chains(new, (), wanted)
+        start = nftables.delete(new) + nftables.objects(new, pod_cidr, nftables.capacity(wanted))
         for chunk in [start, *_chunks(nftables.change(new, {}, wanted))]:
             self._nft.load(chunk)
         self._nft.load(nftables.delete(old) + nftables.hooks(new))

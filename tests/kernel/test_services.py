@@ -112,6 +112,12 @@ def test_endpoints_come_and_go_and_new_connections_follow(node: Lab, proxier: Pr
                 node.ask(NODE, "tcp", VIP, 80)
 
 
+def test_a_service_that_outgrows_the_chains_made_beforehand_is_served_by_all(node: Lab, proxier: Proxier) -> None:
+    proxier.sync({SERVICE: ports(3)}, CIDR)
+    proxier.sync({SERVICE: ports(*([3] + [4] * 20))}, CIDR)
+    assert answers(node, "tb-c-2", "tcp", 100) == {"3 10.244.1.2", "4 10.244.1.2"}
+
+
 def test_a_deleted_service_takes_its_elements_along_and_leaves_the_others(node: Lab, proxier: Proxier) -> None:
     other = Key("default", "other")
     proxier.sync({SERVICE: ports(3), other: ports(4, vip="10.96.0.11")}, CIDR)

@@ -18,20 +18,26 @@ class Metric:
     key: str
     title: str
     unit: str
+    phase: str
     field: str
-    """Of `Measurement`."""
+    """Of that `Phase` of a measurement."""
     enough: float
     """Rounds may stop when the ratio's interval is at most this much to either side; 0: never asked."""
+
+    def of(self, one: Measurement) -> float:
+        """Its value in a measurement."""
+        return float(getattr(getattr(one, self.phase), self.field))
 
 
 METRICS: Mapping[str, Metric] = {
     metric.key: metric
     for metric in (
-        Metric("p50", "median latency", "µs", "p50_us", 0.01),
-        Metric("requests", "requests per second", "/s", "requests_per_s", 0),
-        Metric("cpu", "CPU per request", "µs", "cpu_us_per_request", 0.01),
-        Metric("p90", "90 % of requests within", "µs", "p90_us", 0),
-        Metric("p99", "99 % of requests within", "µs", "p99_us", 0),
+        Metric("p50", "median latency, one user", "µs", "lone", "p50_us", 0.01),
+        Metric("p99", "99 % of requests within, one user", "µs", "lone", "p99_us", 0),
+        Metric("loaded_p50", "median latency, under load", "µs", "loaded", "p50_us", 0),
+        Metric("loaded_p99", "99 % of requests within, under load", "µs", "loaded", "p99_us", 0),
+        Metric("requests", "requests per second", "/s", "loaded", "requests_per_s", 0),
+        Metric("cpu", "CPU per request", "µs", "loaded", "cpu_us_per_request", 0.01),
     )
 }
 
@@ -94,8 +100,7 @@ def analyse(measurements: Sequence[Measurement], baseline: str, variants: Sequen
     rounds = tuple(number for number in complete if number not in failed)
     values = {
         entry: {
-            metric.key: tuple(float(getattr(complete[number][entry], metric.field)) for number in rounds)
-            for metric in METRICS.values()
+            metric.key: tuple(metric.of(complete[number][entry]) for number in rounds) for metric in METRICS.values()
         }
         for entry in entries
     }

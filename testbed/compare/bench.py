@@ -56,13 +56,16 @@ class Bench:
         """Every variant as it is measured."""
         return {name: route.info for name, route in self.routes.items()}
 
-    async def trial(self, variant: str, trial: Trial) -> TrialResult:
-        """Forget the variant's old connections, then measure one window."""
+    async def forget_connections(self, variant: str) -> None:
+        """Delete what the nodes track of the variant's earlier trials."""
         route = self.routes[variant]
         for probe in route.probes:
             await forget_connections(probe, route.info.target_address)
+
+    async def trial(self, variant: str, trial: Trial) -> TrialResult:
+        """Measure one window."""
         planned = trial.settle_s + trial.warmup_limit_s + trial.window_s
-        answer = await route.generator.ask("trial", trial.to_json(), planned + _SLACK_S)
+        answer = await self.routes[variant].generator.ask("trial", trial.to_json(), planned + _SLACK_S)
         return TrialResult.from_json(answer["result"])
 
 

@@ -1,4 +1,4 @@
-"""The record of one trial: what was measured, in which round, of which variant. One JSON line each."""
+"""The record of a trial: what was measured, in which round, of which variant. One JSON line each."""
 
 from __future__ import annotations
 
@@ -15,17 +15,9 @@ FILE = "measurements.jsonl"
 
 
 @dataclass(frozen=True)
-class Measurement:
-    """One variant under load for one window. Times are in microseconds, per request where the name says so."""
+class Phase:
+    """One window of a trial: so many users at once. Times are in microseconds."""
 
-    round: int
-    position: int
-    """The place in the round, from 0."""
-    variant: str
-    """Its name, or `schedule.CONTROL` for the baseline's second measurement."""
-    cluster: str
-    started: str
-    """RFC 3339, UTC"""
     users: int
     seconds: float
     count: int
@@ -52,12 +44,44 @@ class Measurement:
     cpus: tuple[CpuUse, ...]
     batches: tuple[int, ...]
     """Requests per 100 ms, warm-up included."""
-    failed_gates: tuple[str, ...] = ()
 
     @property
     def histogram(self) -> Histogram:
         """All latencies of the window."""
         return Histogram.decode(self.latency)
+
+    @classmethod
+    def from_json(cls, doc: Mapping[str, Any]) -> Phase:
+        """What `dataclasses.asdict` made of one."""
+        cpus = tuple(CpuUse(**use) for use in doc["cpus"])
+        return cls(**{**doc, "cpus": cpus, "batches": tuple(doc["batches"])})
+
+
+@dataclass(frozen=True)
+class Slot:
+    """Which trial this is."""
+
+    round: int
+    position: int
+    """The place in the round, from 0."""
+    variant: str
+    """Its name, or `schedule.CONTROL` for the baseline's second measurement."""
+    cluster: str
+    started: str
+    """RFC 3339, UTC"""
+
+
+@dataclass(frozen=True)
+class Measurement(Slot):
+    """One variant in one round: first under a lone user, then under load.
+
+    A lone user's latency is the path's own: it never waits for another user's request. Under a closed loop of many
+    users latency is mostly the queue in front of the busiest core, and says what throughput says already.
+    """
+
+    lone: Phase
+    loaded: Phase
+    failed_gates: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """A JSON document."""
@@ -66,30 +90,22 @@ class Measurement:
     @classmethod
     def from_json(cls, doc: Mapping[str, Any]) -> Measurement:
         """What `to_json` wrote."""
-        cpus = tuple(CpuUse(**use) for use in doc["cpus"])
-        tuples = {"batches": tuple(doc["batches"]), "failed_gates": tuple(doc["failed_gates"])}
-        return cls(**{**doc, **tuples, "cpus": cpus})
+        phases = {name: Phase.from_json(doc[name]) for name in ("lone", "loaded")}
+        return cls(**{**doc, **phases, "failed_gates": tuple(doc["failed_gates"])})
 
 
-@dataclass(frozen=True)
-class Slot:
-    """Which trial this is, before it has run."""
-
-    round: int
-    position: int
-    variant: str
-    cluster: str
-    started: str
-    users: int
+def measurement(slot: Slot, lone: Phase, loaded: Phase, gates: tuple[str, ...]) -> Measurement:
+    """The record of a trial that has run."""
+    return Measurement(**dataclasses.asdict(slot), lone=lone, loaded=loaded, failed_gates=gates)
 
 
-def measurement(slot: Slot, result: TrialResult, gates: tuple[str, ...]) -> Measurement:
-    """The record of a trial that has run. Without a single answered request every figure is 0."""
+def phase(users: int, result: TrialResult) -> Phase:
+    """The figures of one window. Without a single answered request every one of them is 0."""
     latency = Histogram.decode(result.latency)
     count = max(result.count, 1)
     wall_us = result.seconds * 1e6
-    return Measurement(
-        **dataclasses.asdict(slot),
+    return Phase(
+        users=users,
         seconds=round(result.seconds, 6),
         count=result.count,
         errors=result.errors,
@@ -109,7 +125,6 @@ def measurement(slot: Slot, result: TrialResult, gates: tuple[str, ...]) -> Meas
         latency=result.latency,
         cpus=result.cpus,
         batches=result.batches,
-        failed_gates=gates,
     )
 
 

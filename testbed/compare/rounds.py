@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from testbed.api.objects import now_micro
@@ -11,7 +12,7 @@ from testbed.compare.analysis import analyse
 from testbed.compare.bench import Bench
 from testbed.compare.gates import failed_gates
 from testbed.compare.load import Comparison
-from testbed.compare.measurement import Measurement, Slot, append, measurement
+from testbed.compare.measurement import Measurement, Slot, append, measurement, phase
 from testbed.compare.placement import Placement
 from testbed.compare.schedule import CONTROL, rounds
 from testbed.compare.stopping import Pace, stop_reason
@@ -46,25 +47,42 @@ class Measuring:
         comparison, pace = self._comparison, self._pace
         variant = comparison.baseline if entry == CONTROL else entry
         info = self._bench.routes[variant].info
-        slot = Slot(number, position, entry, info.cluster, now_micro(), comparison.users)
-        trial = Trial(
-            host=info.url,
-            users=comparison.users,
-            window_s=pace.window_s,
-            warmup_s=pace.warmup_s,
-            warmup_limit_s=pace.warmup_limit_s,
-            settle_s=pace.settle_s,
-            cpus=self._placement.cpus,
-        )
-        result = await self._bench.trial(variant, trial)
-        one = measurement(slot, result, failed_gates(result))
+        slot = Slot(number, position, entry, info.cluster, now_micro())
+        await self._bench.forget_connections(variant)
+        lone, loaded = [
+            phase(trial.users, await self._bench.trial(variant, trial))
+            for trial in trials(info.url, comparison.users, pace, self._placement)
+        ]
+        one = measurement(slot, lone, loaded, failed_gates(lone, loaded))
         append(self._file, one)
         self._measured.append(one)
         return one
+
+
+def trials(url: str, users: int, pace: Pace, placement: Placement) -> tuple[Trial, Trial]:
+    """The two phases of a trial: one user alone, then all of them."""
+    lone = Trial(
+        host=url,
+        users=1,
+        window_s=pace.lone_window_s,
+        warmup_s=pace.lone_warmup_s,
+        warmup_limit_s=pace.lone_warmup_s,
+        settle_s=pace.settle_s,
+        cpus=placement.cpus,
+    )
+    loaded = replace(
+        lone,
+        users=users,
+        window_s=pace.window_s,
+        warmup_s=pace.warmup_s,
+        warmup_limit_s=pace.warmup_limit_s,
+        settle_s=0.0,
+    )
+    return lone, loaded
 
 
 def told(one: Measurement) -> str:
     """A trial, in the words of a line of progress."""
     if one.failed_gates:
         return f"{one.variant} is dropped, {one.failed_gates[0]}"
-    return f"{one.variant}, {one.p50_us:,.1f} µs, {one.requests_per_s:,.0f} requests/s"
+    return f"{one.variant}, {one.lone.p50_us:,.1f} µs alone, {one.loaded.requests_per_s:,.0f} requests/s under load"

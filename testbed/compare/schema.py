@@ -50,7 +50,7 @@ class Primary(Strict):
     """The one cell that is tested; the others carry intervals and are exploratory."""
 
     variant: Name
-    metric: Literal["p50", "requests", "cpu"] = "p50"
+    metric: Literal["p50", "p99", "loaded_p50", "loaded_p99", "requests", "cpu"] = "p50"
 
 
 class ComparisonSpec(Strict):

@@ -9,21 +9,26 @@ from testbed.compare.gates import MOST_DROPPED
 from testbed.compare.schedule import CONTROL
 from testbed.compare.statistics import LOOKS
 
+TRIAL_OVERHEAD_S = 0.1
+
 
 @dataclass(frozen=True)
 class Pace:
     """How long things take. Seconds."""
 
-    window_s: float = 2.0
+    settle_s: float = 0.3
+    lone_warmup_s: float = 0.2
+    lone_window_s: float = 0.6
     warmup_s: float = 0.5
     warmup_limit_s: float = 1.0
-    settle_s: float = 0.3
+    window_s: float = 2.0
     budget_s: float = 240.0
     """For all rounds together. The budget looks at no result, so ending by it needs no correction."""
 
     def round_s(self, entries: int) -> float:
         """How long a round of so many trials will about take."""
-        return entries * (self.settle_s + self.warmup_s + self.window_s + 0.1)
+        lone = self.lone_warmup_s + self.lone_window_s
+        return entries * (self.settle_s + lone + self.warmup_s + self.window_s + TRIAL_OVERHEAD_S)
 
     def rounds(self, entries: int) -> int:
         """How many rounds fit into the budget, at most those of the last look."""

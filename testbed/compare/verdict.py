@@ -93,7 +93,7 @@ def _doubts(analysis: Analysis, environment: Environment, measurements: Sequence
     for name, info in environment.variants.items():
         if info.path == UNPROVEN:
             yield f"{name}: path unproven ({info.path_detail})"
-    unsteady = sum(not one.steady for one in measurements)
+    unsteady = sum(not one.loaded.steady for one in measurements)
     if unsteady > MOST_UNSTEADY * max(len(measurements), 1):
         yield f"in {unsteady} of {len(measurements)} trials the rate had not settled when the window began"
     if analysis.rounds:

@@ -77,8 +77,14 @@ class Histogram:
     def decode(cls, text: str) -> Histogram:
         """What `encode` wrote."""
         decoded = HdrHistogram.decode(text)
-        counts = (decoded.get_count_at_index(index) for index in range(decoded.counts_len))
-        return cls({decoded.get_value_from_index(index): count for index, count in enumerate(counts) if count})
+        counts: dict[int, int] = {}
+        left, index = decoded.total_count, 0
+        while left > 0:
+            if count := decoded.get_count_at_index(index):
+                counts[decoded.get_value_from_index(index)] = count
+                left -= count
+            index += 1
+        return cls(counts)
 
 
 def bucket_width(value_us: int) -> int:

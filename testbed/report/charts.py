@@ -12,7 +12,7 @@ from typing import Any
 
 from testbed.compare.analysis import METRICS
 from testbed.compare.environment import Environment
-from testbed.compare.measurement import Measurement
+from testbed.compare.measurement import Phase
 from testbed.compare.results import Results
 from testbed.compare.schedule import CONTROL
 from testbed.loadgen.records import BATCH_S, Histogram
@@ -91,16 +91,16 @@ def _band(results: Results, metric: str) -> list[Figure]:
     return [{"type": "rect", **place, "fillcolor": "var:band", "line": {"width": 0}, "layer": "below"}]
 
 
-def samples(results: Results) -> dict[str, int]:
-    """Requests in the rounds that count, by variant."""
-    return {name: sum(one.count for one in _valid(results, name)) for name in results.environment.variants}
+def samples(results: Results, phase: str) -> dict[str, int]:
+    """Requests in the rounds that count, by variant; `phase` is lone or loaded."""
+    return {name: sum(one.count for one in _valid(results, name, phase)) for name in results.environment.variants}
 
 
-def percentiles(results: Results) -> Figure:
+def percentiles(results: Results, phase: str) -> Figure:
     """Latency over percentile; the axis is logarithmic in the share of requests that took longer."""
     data: list[Figure] = []
     for name in results.environment.variants:
-        merged = Histogram.merged(one.histogram for one in _valid(results, name))
+        merged = Histogram.merged(one.histogram for one in _valid(results, name, phase))
         curve = [percent for percent in _CURVE if percent <= 99 or merged.count >= LEAST_SAMPLES]
         data.append(
             {
@@ -134,7 +134,7 @@ def cpu(results: Results) -> Figure:
         roles = {"the one CPU": placement["client"]}
     data = []
     for index, (role, number) in enumerate(roles.items()):
-        heights = [middle([_busy(one, number) for one in _valid(results, name)]) for name in names]
+        heights = [middle([_busy(one, number) for one in _valid(results, name, "loaded")]) for name in names]
         data.append(
             {
                 "type": "bar",
@@ -169,7 +169,7 @@ def rounds(results: Results) -> Figure:
                 "mode": "lines+markers",
                 "name": name,
                 "x": [one.round for one in trials],
-                "y": [one.p50_us for one in trials],
+                "y": [one.lone.p50_us for one in trials],
                 "line": {"color": shade, "width": 1, "dash": "dot" if name == CONTROL else "solid"},
                 "marker": {
                     "color": shade,
@@ -179,7 +179,7 @@ def rounds(results: Results) -> Figure:
                 "hovertemplate": "round %{x}: %{y:.1f} µs<extra>" + name + "</extra>",
             }
         )
-    layout = _layout("round", "median latency, µs", height=360)
+    layout = _layout("round", "median latency of one user, µs", height=360)
     layout["xaxis"] |= {"dtick": 1 if len(results.analysis.rounds) <= 20 else 4, "zeroline": False}
     layout["yaxis"] |= {"rangemode": "tozero"}
     return {"data": data, "layout": layout}
@@ -189,7 +189,7 @@ def series(results: Results) -> Figure:
     """The rate over a trial, windows aligned at 0, warm-up before it."""
     data, start = [], 0.0
     for name in results.environment.variants:
-        points = _aligned(_valid(results, name))
+        points = _aligned(_valid(results, name, "loaded"))
         start = min(start, *points, 0.0)
         data.append(
             {
@@ -209,7 +209,7 @@ def series(results: Results) -> Figure:
     return {"data": data, "layout": layout}
 
 
-def _aligned(trials: Sequence[Measurement]) -> dict[float, float]:
+def _aligned(trials: Sequence[Phase]) -> dict[float, float]:
     """Seconds from the window's start → the median rate over the trials."""
     rates: dict[int, list[float]] = {}
     for one in trials:
@@ -220,12 +220,13 @@ def _aligned(trials: Sequence[Measurement]) -> dict[float, float]:
     return {round(at * BATCH_S, 1): middle(rates[at]) for at in sorted(rates) if len(rates[at]) >= enough}
 
 
-def _valid(results: Results, name: str) -> list[Measurement]:
+def _valid(results: Results, name: str, phase: str) -> list[Phase]:
     counted = set(results.analysis.rounds)
-    return [one for one in results.measurements if one.variant == name and one.round in counted]
+    valid = (one for one in results.measurements if one.variant == name and one.round in counted)
+    return [one.lone if phase == "lone" else one.loaded for one in valid]
 
 
-def _busy(one: Measurement, cpu_number: int) -> float:
+def _busy(one: Phase, cpu_number: int) -> float:
     return sum(use.busy_us for use in one.cpus if use.cpu == cpu_number) / max(one.count, 1)
 
 

@@ -13,7 +13,7 @@ from testbed.compare.schedule import CONTROL
 from testbed.compare.verdict import VALID, baseline_name
 from testbed.report import charts, drawing, numbers
 
-SHOWN = ("p50", "requests", "cpu")
+SHOWN = ("p50", "requests", "cpu", "loaded_p50")
 """The metrics of the main table."""
 NOISE = "~"
 
@@ -116,9 +116,10 @@ def _lede(results: Results) -> str:
     counted = len(analysis.rounds)
     reach = "" if results.verdict.status == VALID else f" The verdict is {results.verdict.status}."
     return (
-        f"{len(environment.variants)} variants and an A/A control, {counted} rounds that count, "
-        f"{environment.users} users in a closed loop ({environment.locustfile}). Every figure is the variant against "
-        f"{baseline_name(environment)} in the same round, with its 95 % interval.{reach}"
+        f"{len(environment.variants)} variants and an A/A control in {counted} rounds that count. Latency is that of "
+        f"one user alone; requests per second and CPU are those of {environment.users} users at once, each waiting "
+        f"for its answer. Every figure is the variant against {baseline_name(environment)} in the same round, with "
+        f"its 95 % interval.{reach}"
     )
 
 
@@ -168,7 +169,7 @@ def _answer(results: Results) -> Chart:
     told = (f"{row.name} {row.cells['p50'].difference} ({row.cells['p50'].difference_interval})" for row in shown)
     return Chart(
         "answer",
-        f"Median latency against {base}, in µs",
+        f"Median latency of one user against {base}, in µs",
         f"Dot: the difference to {base} in the same round (Hodges-Lehmann). Line: its 95 % interval. "
         "Grey band: the A/A control, two measurements of the same thing; what touches it is not told apart from noise.",
         charts.differences(results, "p50"),
@@ -177,15 +178,8 @@ def _answer(results: Results) -> Chart:
 
 
 def _charts(results: Results) -> Iterator[Chart]:
-    counts = charts.samples(results)
-    told = ", ".join(f"{name} {count:,}" for name, count in counts.items())
-    yield Chart(
-        "percentiles",
-        "Latency by percentile",
-        f"All rounds that count, merged without loss. Requests: {told}. The axis stretches towards the slowest.",
-        charts.percentiles(results),
-        "Latency percentiles of every variant, up to 99.9 %.",
-    )
+    users = results.environment.users
+    yield _percentiles(results, "lone", "Latency by percentile, one user")
     yield Chart(
         "cpu",
         "CPU per request, in µs",
@@ -193,44 +187,48 @@ def _charts(results: Results) -> Iterator[Chart]:
         charts.cpu(results),
         "CPU time per request of every variant, split by the client's and the server's CPU.",
     )
+    yield _percentiles(results, "loaded", f"Latency by percentile, {users} users")
     yield Chart(
         "rounds",
         "Round by round",
-        "The median latency of each trial. What moves all variants together is the machine, and cancels in the pairs.",
+        "The median latency of one user in each trial. What moves all variants together is the machine, and cancels in the pairs.",
         charts.rounds(results),
         "Median latency of every variant in every round.",
     )
     yield Chart(
         "series",
         "Within a trial",
-        "Requests per second in each tenth of a second, the median over all rounds. Before 0: warm-up, not measured.",
+        f"Requests per second of {users} users in each tenth of a second, the median over all rounds. Before 0: warm-up, not measured.",
         charts.series(results),
         "Request rate over the course of a trial.",
     )
 
 
+def _percentiles(results: Results, phase: str, title: str) -> Chart:
+    told = ", ".join(f"{name} {count:,}" for name, count in charts.samples(results, phase).items())
+    return Chart(
+        f"percentiles-{phase}",
+        title,
+        f"All rounds that count, merged without loss. Requests: {told}. The axis stretches towards the slowest.",
+        charts.percentiles(results, phase),
+        f"{title}, of every variant, up to 99.9 %.",
+    )
+
+
 def _facts(results: Results) -> Iterator[tuple[str, str]]:
     environment, analysis = results.environment, results.analysis
-    placement, pace = environment.placement, environment.pace
     yield "Measured", f"{environment.started} to {environment.ended or 'an interruption'}"
     yield "Rounds", f"{len(analysis.rounds)} count, {len(analysis.dropped)} dropped; {environment.stopped or 'unknown'}"
     yield "Order", f"rows of a balanced Latin square, shuffled with seed {environment.seed}"
-    yield (
-        "Placement",
-        f"{placement['name']}: generator on CPU {placement['client']}, server on CPU {placement['server']}",
-    )
-    yield (
-        "Trial",
-        f"settle {pace['settle_s']:g} s, warm up {pace['warmup_s']:g} to {pace['warmup_limit_s']:g} s, "
-        f"measure {pace['window_s']:g} s",
-    )
-    busy = charts.middle([one.generator_busy for one in results.measurements]) if results.measurements else 0.0
+    yield "Placement", _placement(environment)
+    yield "Trial", _trial(environment)
+    busy = charts.middle([one.loaded.generator_busy for one in results.measurements]) if results.measurements else 0.0
     yield (
         "Load",
-        f"{environment.locustfile}, {environment.users} users, each waits for its answer; the generator's core was "
-        f"{busy:.0%} busy. Where that is close to 100 %, latency is mostly the queue in front of it",
+        f"{environment.locustfile}; under load the generator's core was {busy:.0%} busy. Where that is close to 100 %, "
+        "latency under load is mostly the queue in front of it: requests per second and CPU say more",
     )
-    unsteady = sum(not one.steady for one in results.measurements)
+    unsteady = sum(not one.loaded.steady for one in results.measurements)
     yield "Unsettled", f"{unsteady} of {len(results.measurements)} trials began before the rate had settled"
     first = environment.clusters[environment.variants[environment.baseline].cluster]
     yield (
@@ -238,6 +236,19 @@ def _facts(results: Results) -> Iterator[tuple[str, str]]:
         f"{first['underlay']['segmentation']}: between namespaces of one kernel, large packets cross veth and VXLAN "
         "uncut, so figures per byte do not carry over to real network cards",
     )
+
+
+def _placement(environment: Environment) -> str:
+    place = environment.placement
+    return f"{place['name']}: generator on CPU {place['client']}, server on CPU {place['server']}"
+
+
+def _trial(environment: Environment) -> str:
+    pace = environment.pace
+    lone = f"one user: warm up {pace['lone_warmup_s']:g} s, measure {pace['lone_window_s']:g} s"
+    warmup = f"warm up {pace['warmup_s']:g} to {pace['warmup_limit_s']:g} s until the rate is steady"
+    loaded = f"{environment.users} users: {warmup}, measure {pace['window_s']:g} s"
+    return f"settle {pace['settle_s']:g} s; {lone}; {loaded}"
 
 
 def _machine(environment: Environment) -> Iterator[tuple[str, str]]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import asdict
 
 from testbed.compare.environment import Environment, VariantInfo
-from testbed.compare.measurement import Measurement, Slot, measurement
+from testbed.compare.measurement import Measurement, Slot, measurement, phase
 from testbed.compare.schedule import CONTROL, rounds
+from testbed.compare.stopping import Pace
 from testbed.loadgen.records import CpuUse, Histogram, TrialResult
 
 EFFECTS_US: Mapping[str, float] = {"host": 0.0, "vxlan": 9.4, "clusterip": 11.0, "host-gw": 4.1, CONTROL: 0.0}
@@ -42,7 +44,7 @@ def environment() -> Environment:
         locustfile="http_get.py",
         users=16,
         placement={"name": "cross-cpu", "client": 0, "server": 1},
-        pace={"window_s": 2.0, "warmup_s": 0.5, "warmup_limit_s": 1.0, "settle_s": 0.3, "budget_s": 240.0},
+        pace=asdict(Pace()),
         seed=7,
         command="testbed compare loadtests/hostnetwork-vs-overlay.yaml --seed 7",
         started="2026-01-01T00:00:00Z",
@@ -75,7 +77,9 @@ def result(p50_us: float, chance: random.Random, *, count: int = 20_000, errors:
     """A window whose median latency is about `p50_us`, with a tail to the right."""
     latency = Histogram.of(Counter(round(p50_us * chance.lognormvariate(0, 0.25)) for _ in range(2_000)))
     busy = round(WINDOW_S * 1e6 * 0.9)
-    cpus = tuple(CpuUse(cpu, busy_us=round(busy * p50_us / BASE_US), softirq_us=100_000, steal_us=0) for cpu in (0, 1))
+    cpus = tuple(
+        CpuUse(cpu, busy_us=round(busy * p50_us / BASE_US / 4), softirq_us=100_000, steal_us=0) for cpu in (0, 1)
+    )
     rate = count / WINDOW_S / 10
     batches = tuple(round(rate * factor) for factor in (0.6, 0.9, 1, 1, 1, *(1,) * 20))
     return TrialResult(WINDOW_S, count, errors, "", latency.encode(), cpus, busy, batches, 0.5, steady=True)
@@ -89,6 +93,7 @@ def measurements(count: int = 12, seed: int = 1, effects: Mapping[str, float] = 
         drift = chance.lognormvariate(0, 0.05)
         for position, name in enumerate(order):
             p50 = (BASE_US + effects[name]) * drift * chance.lognormvariate(0, 0.004)
-            slot = Slot(number, position, name, "demo", "2026-01-01T00:00:00.000000Z", 16)
-            made.append(measurement(slot, result(p50, chance), ()))
+            slot = Slot(number, position, name, "demo", "2026-01-01T00:00:00.000000Z")
+            lone = phase(1, result(p50, chance))
+            made.append(measurement(slot, lone, phase(16, result(4 * p50, chance)), ()))
     return made

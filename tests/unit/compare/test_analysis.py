@@ -83,7 +83,12 @@ def with_path(path: str) -> Environment:
         (measurements(5), environment(), INVALID, "too few"),
         (measurements(9), environment(), SUSPECT, "only 9 rounds"),
         ([], environment(), INVALID, "too few"),
-        ([replace(one, steady=False) for one in measurements(12)], environment(), SUSPECT, "not settled"),
+        (
+            [replace(one, loaded=replace(one.loaded, steady=False)) for one in measurements(12)],
+            environment(),
+            SUSPECT,
+            "not settled",
+        ),
         (
             [replace(one, failed_gates=("x",) if one.round < 5 else ()) for one in measurements(12)],
             environment(),
@@ -106,7 +111,8 @@ def test_rounds_go_on_while_there_is_time_and_doubt() -> None:
 
 
 def test_rounds_stop_when_the_intervals_are_narrow_enough_at_a_look() -> None:
-    same = [replace(one, p50_us=60.0, cpu_us_per_request=9.0) for one in measurements(12)]
+    first = measurements(1)[0]
+    same = [replace(one, lone=first.lone, loaded=first.loaded) for one in measurements(12)]
     precise = analyse(same, "host", VARIANTS)
     assert is_precise(precise)
     assert "precise" in stop_reason(precise, 12, 10, Pace(budget_s=1000))

@@ -8,11 +8,10 @@ import pytest
 
 from testbed.compare.environment import Environment
 from testbed.compare.gates import failed_gates
-from testbed.compare.measurement import FILE, append, begin, read
+from testbed.compare.measurement import FILE, append, begin, phase, read
 from testbed.compare.placement import Placement, choose, cores, parse_cpu_list
 from testbed.compare.results import read_results, results
 from testbed.errors import BadInput
-from testbed.loadgen.records import CpuUse
 from tests.unit.compare.synthetic import environment, measurements, result
 
 
@@ -57,25 +56,31 @@ def test_a_directory_without_data_is_told_as_such(tmp_path: Path) -> None:
 
 
 def test_a_figure_per_request_is_divided_by_requests() -> None:
-    one = measurements(1)[0]
+    one = measurements(1)[0].loaded
     assert one.requests_per_s == one.count / one.seconds
     assert one.cpu_us_per_request == pytest.approx(sum(use.busy_us for use in one.cpus) / one.count, abs=1e-3)
     assert one.p50_us == pytest.approx(one.histogram.percentile(50), abs=1e-3)
 
 
 def test_gates_name_what_went_wrong() -> None:
-    good = result(60.0, random.Random(1))
-    assert failed_gates(good) == ()
-    assert "refused" in failed_gates(replace(good, errors=100, error="refused"))[0]
-    assert failed_gates(replace(good, errors=1)) == (), "one in twenty thousand is within the limit"
-    assert "no request" in failed_gates(replace(good, count=0))[-1]
-    assert "hypervisor" in failed_gates(replace(good, cpus=(CpuUse(0, 1, 1, steal_us=100_000),)))[0]
+    good = phase(1, result(60.0, random.Random(1)))
+
+    def failed(**changes: object) -> tuple[str, ...]:
+        return failed_gates(good, replace(good, users=16, **changes))  # type: ignore[arg-type]
+
+    assert failed() == ()
+    assert failed(errors=1) == (), "one in twenty thousand is within the limit"
+    assert failed(errors=100, error="refused") == ("16 users: 100 of 20,100 requests failed: refused",)
+    assert failed(count=0) == ("16 users: no request was answered",)
+    assert "hypervisor took 5.0%" in failed(steal=0.05)[0]
+    assert "too few for a median" in failed_gates(replace(good, count=3), good)[0]
 
 
 def test_a_busy_generator_fails_an_open_loop_only() -> None:
-    busy = replace(result(60.0, random.Random(1)), generator_us=1_900_000)
-    assert failed_gates(busy) == ()
-    assert "95% busy" in failed_gates(busy, open_loop=True)[0]
+    good = phase(1, result(60.0, random.Random(1)))
+    busy = replace(good, generator_busy=0.95)
+    assert failed_gates(good, busy) == ()
+    assert "95% busy" in failed_gates(good, busy, open_loop=True)[0]
 
 
 @pytest.mark.parametrize(

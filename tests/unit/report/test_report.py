@@ -70,8 +70,8 @@ def test_the_figures_of_the_page_are_json_with_colours_by_name(measured: Results
     found = re.search(r'<script type="application/json" id="figures">(.*?)</script>', text, re.DOTALL)
     assert found
     figures = json.loads(found[1])
-    assert set(figures) == {"answer", "percentiles", "cpu", "rounds", "series"}
-    assert figures["percentiles"]["data"][0]["line"]["color"] == "var:ink"
+    assert set(figures) == {"answer", "percentiles-lone", "percentiles-loaded", "cpu", "rounds", "series"}
+    assert figures["percentiles-lone"]["data"][0]["line"]["color"] == "var:ink"
     for key in figures:
         assert f'id="chart-{key}"' in text
 

@@ -17,7 +17,8 @@ from testbed.apiserver.exchange import TEXT, Receive, Request, Send, parsed
 from testbed.apiserver.resources import Resources
 from testbed.errors import ApiError, BadRequest, ServiceUnavailable, api_error
 
-PASSED_ON = ("follow", "tailLines", "timestamps", "sinceSeconds", "sinceTime", "previous", "limitBytes")
+FLAGS = ("follow", "previous", "timestamps")
+NUMBERS = ("limitBytes", "sinceSeconds", "tailLines")
 _CHUNK = 64 << 10
 
 
@@ -116,13 +117,19 @@ class LogStream:
 async def open_log(agents: Agents, resources: Resources, pod: Object, request: Request) -> LogStream:
     """The log of one container, from the agent that runs it; the agent's refusal as an ApiError."""
     path = agent_path(pod, container_of(pod, request.query.get("container", "")), "containerLogs")
-    options = {name: value for name, value in request.query.items() if name in PASSED_ON}
-    response = await _asked(agents, *agent_of(resources, pod), f"{path}?{urlencode(options)}")
+    response = await _asked(agents, *agent_of(resources, pod), f"{path}?{urlencode(_options(request))}")
     if response.status == 200:
         return LogStream(response, request.receive)
     body = b"".join([chunk async for chunk in response.chunks()])
     response.close()
     raise _refused(response.status, body)
+
+
+def _options(request: Request) -> dict[str, str]:
+    """What the client asks of the log, spelled in one way."""
+    options = {name: "true" for name in FLAGS if request.flag(name)}
+    options |= {name: str(number) for name in NUMBERS if (number := request.number(name)) is not None}
+    return options | {name: request.query[name] for name in ("sinceTime",) if name in request.query}
 
 
 async def _asked(agents: Agents, address: str, port: int, path: str) -> AgentResponse:

@@ -36,7 +36,7 @@ METRICS: Mapping[str, Metric] = {
         Metric("p99", "99 % of requests within, one user", "µs", "lone", "p99_us", 0),
         Metric("loaded_p50", "median latency, under load", "µs", "loaded", "p50_us", 0),
         Metric("loaded_p99", "99 % of requests within, under load", "µs", "loaded", "p99_us", 0),
-        Metric("requests", "requests per second", "/s", "loaded", "requests_per_s", 0),
+        Metric("requests", "requests", "per second", "loaded", "requests_per_s", 0),
         Metric("cpu", "CPU per request", "µs", "loaded", "cpu_us_per_request", 0.01),
     )
 }

@@ -4,26 +4,44 @@ from __future__ import annotations
 
 import itertools
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, Protocol
 
 from testbed.api.objects import now_micro
 from testbed.compare.analysis import analyse
-from testbed.compare.bench import Bench
 from testbed.compare.gates import failed_gates
 from testbed.compare.load import Comparison
 from testbed.compare.measurement import Measurement, Slot, append, measurement, phase
 from testbed.compare.placement import Placement
 from testbed.compare.schedule import CONTROL, rounds
 from testbed.compare.stopping import Pace, stop_reason
-from testbed.loadgen.records import Trial
+from testbed.loadgen.records import Trial, TrialResult
 from testbed.runtime.protocol import Progress
+
+
+class Trials(Protocol):
+    """What a loop of rounds needs of a `Bench`."""
+
+    @property
+    def routes(self) -> Mapping[str, Any]:
+        """Variant → its route, whose `info` is a `VariantInfo`."""
+        ...
+
+    async def forget_connections(self, variant: str) -> None:
+        """Delete what the nodes track of earlier trials."""
+        ...
+
+    async def trial(self, variant: str, trial: Trial) -> TrialResult:
+        """Measure one window."""
+        ...
 
 
 class Measuring:
     """A bench, and what was measured on it so far."""
 
-    def __init__(self, comparison: Comparison, bench: Bench, placement: Placement, pace: Pace, file: Path) -> None:
+    def __init__(self, comparison: Comparison, bench: Trials, placement: Placement, pace: Pace, file: Path) -> None:
         self._comparison, self._bench, self._placement, self._pace = comparison, bench, placement, pace
         self._file = file
         self._measured: list[Measurement] = []

@@ -7,10 +7,10 @@ import json
 import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Protocol
 
 from testbed.client.http import HttpClient
-from testbed.client.streams import Channel, ExecStream
+from testbed.client.streams import Channel
 from testbed.compare.workloads import CONTAINER, NAMESPACE
 from testbed.errors import CommandFailed, TimedOut
 from testbed.loadgen.records import to_line
@@ -24,10 +24,27 @@ class Refused(CommandFailed):
     """The program understood, and said why it cannot."""
 
 
+class Stream(Protocol):
+    """What a session needs of `client.streams.ExecStream`."""
+
+    @property
+    def exit_code(self) -> int | None:
+        """Of the program, once it has ended."""
+        ...
+
+    def __aiter__(self) -> AsyncIterator[tuple[Channel, bytes]]:
+        """What it writes."""
+        ...
+
+    async def send(self, data: bytes) -> None:
+        """Write to its standard input."""
+        ...
+
+
 class Session:
     """One running program; `ask` is a question and its answer, one at a time."""
 
-    def __init__(self, stream: ExecStream, pod: str) -> None:
+    def __init__(self, stream: Stream, pod: str) -> None:
         self._stream, self._pod = stream, pod
         self._output = aiter(stream)
         self._rest = b""

@@ -191,14 +191,16 @@ def _charts(results: Results) -> Iterator[Chart]:
     yield Chart(
         "rounds",
         "Round by round",
-        "The median latency of one user in each trial. What moves all variants together is the machine, and cancels in the pairs.",
+        "The median latency of one user in each trial. What moves all variants together is the machine, and cancels in "
+        "the pairs.",
         charts.rounds(results),
         "Median latency of every variant in every round.",
     )
     yield Chart(
         "series",
         "Within a trial",
-        f"Requests per second of {users} users in each tenth of a second, the median over all rounds. Before 0: warm-up, not measured.",
+        f"Requests per second of {users} users in each tenth of a second, the median over all rounds. Before 0: "
+        "warm-up, not measured.",
         charts.series(results),
         "Request rate over the course of a trial.",
     )

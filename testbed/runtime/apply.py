@@ -19,7 +19,7 @@ from testbed.api import objects
 from testbed.api.kinds import CONFIG_MAP, DEPLOYMENT, NAMESPACE, POD, REPLICA_SET, SERVICE, Kind
 from testbed.api.objects import Key, Object, is_deleting, key, name, namespace, uid
 from testbed.client.protocol import Client
-from testbed.errors import AlreadyExists, ApiError, BadInput, Invalid, NotFound, joined
+from testbed.errors import AlreadyExists, ApiError, BadInput, NotFound, joined
 from testbed.topology.manifests import Manifest
 from testbed.topology.source import Loc
 from testbed.waiting import wait_until_async
@@ -172,14 +172,17 @@ async def _delete(client: Client, kind: Kind, obj: Object) -> None:
 
 
 def _raise_mistakes(manifests: Collection[Manifest], results: Collection[Applied | ApiError]) -> None:
+    """One BadInput for everything that is wrong with the manifests; what is wrong with the server is raised as it is."""
     mistakes: list[str] = []
     for manifest, result in zip(manifests, results, strict=True):
-        if isinstance(result, Invalid) and (causes := result.details.get("causes")):
-            mistakes += [manifest.told(_loc(cause.get("field") or ""), cause.get("message") or "") for cause in causes]
-        elif isinstance(result, ApiError) and result.code < 500:
-            mistakes.append(manifest.told((), f"{manifest.kind.kind} {name(manifest.object)}: {result}"))
-        elif isinstance(result, ApiError):
+        if not isinstance(result, ApiError):
+            continue
+        if result.code >= 500:
             raise result
+        causes = result.details.get("causes") or [
+            {"message": f"{manifest.kind.kind} {name(manifest.object)}: {result}"}
+        ]
+        mistakes += [manifest.told(_loc(cause.get("field") or ""), cause.get("message") or "") for cause in causes]
     if mistakes:
         raise BadInput(joined(mistakes))
 

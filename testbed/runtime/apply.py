@@ -172,7 +172,7 @@ async def _delete(client: Client, kind: Kind, obj: Object) -> None:
 
 
 def _raise_mistakes(manifests: Collection[Manifest], results: Collection[Applied | ApiError]) -> None:
-    """One BadInput for everything that is wrong with the manifests; what is wrong with the server is raised as it is."""
+    """One BadInput for all that is wrong with the manifests; what is wrong with the server is raised as it is."""
     mistakes: list[str] = []
     for manifest, result in zip(manifests, results, strict=True):
         if not isinstance(result, ApiError):

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from testbed.runtime.apply import Applied
     from testbed.topology.manifests import Manifest
 
-PodArgument = Annotated[str, typer.Argument(help="POD, NAMESPACE/POD or deployment/NAME (its first pod).")]
+PodArgument = Annotated[str, typer.Argument(help="POD, NAMESPACE/POD, deployment/NAME or node/NAME.")]
 
 
 def client_of_cluster(cluster: str) -> HttpClient:
@@ -88,7 +88,10 @@ def exec_(
     namespace: NamespaceOption = "default",
     cluster: ClusterOption = "",
 ) -> None:
-    """Run a program in a container of a pod; input, output, terminal and exit code are passed through."""
+    """Run a program in a pod, or on a node: testbed exec node/a -- ip route
+
+    Input, output, terminal and exit code are passed through. What runs on a node sees its devices, routes and rules.
+    """
     from testbed.cli.attach import run_attached
     from testbed.runtime.podref import find_pod
 

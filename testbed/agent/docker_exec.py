@@ -69,7 +69,11 @@ class DockerExec:
         if state["ExitCode"] is None:
             with suppress(ProcessLookupError):
                 os.kill(state["Pid"], signal.SIGKILL)
-        with suppress(OSError):  # it has ended
+        self._cut()
+
+    def _cut(self) -> None:
+        """End every read and write of the connection; it may have ended already."""
+        with suppress(OSError):
             self._connection.shutdown(socket.SHUT_RDWR)
 
     def _beginning(self) -> dict[str, Any] | None:
@@ -96,6 +100,8 @@ class DockerExec:
             for fd in (self._out, self._err):
                 if fd >= 0:
                     os.close(fd)
+            self._cut()
+            self._connection.close()
             self._ended.set()
 
     def _copy(self, stream: Any) -> None:
@@ -120,7 +126,10 @@ class _Input(RawIOBase):
         return True
 
     def write(self, data: Any) -> int:
-        self._connection.sendall(data)
+        try:
+            self._connection.sendall(data)
+        except OSError as error:  # closed here, or there
+            raise BrokenPipeError(error.errno, "the program has ended") from None
         return len(data)
 
     def close(self) -> None:

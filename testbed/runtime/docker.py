@@ -29,6 +29,7 @@ from testbed.agent.docker_names import (
     Names,
 )  # fmt: skip
 from testbed.errors import NotFound
+from testbed.network.sysctls import WHERE_PRESENT
 from testbed.runtime import docker_bootstrap as bootstrap
 from testbed.runtime import docker_objects as objects
 from testbed.runtime.docker_objects import Found
@@ -39,7 +40,7 @@ from testbed.runtime.protocol import Endpoint, Progress, Removal
 from testbed.topology.spec import ClusterSpec
 from testbed.waiting import wait_until
 
-BRIDGE_FILTER = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
+SYSCTLS = Path("/proc/sys")
 REMOVED_WITHIN_S = 60.0
 
 
@@ -55,7 +56,7 @@ class DockerRuntime:
     def create(self, spec: ClusterSpec, progress: Progress) -> None:
         """Make holders and daemons match the spec. Raises MachineLacks or CommandFailed in one sentence."""
         images = build(progress, self._engine)
-        ground = Ground(images, socket_path(), BRIDGE_FILTER.exists())
+        ground = Ground(images, socket_path(), {name: WHERE_PRESENT[name] for name in WHERE_PRESENT if _exists(name)})
         found = {container.name: container for container in objects.containers(self._engine, spec.name)}
         with ExitStack() as undo:
             if not found:
@@ -166,6 +167,10 @@ class DockerRuntime:
     def _role(self, cluster: str, role: str) -> Found | None:
         found = objects.containers(self._engine, cluster)
         return next((container for container in found if container.role == role), None)
+
+
+def _exists(sysctl: str) -> bool:
+    return (SYSCTLS / sysctl.replace(".", "/")).exists()
 
 
 def free_port() -> int:

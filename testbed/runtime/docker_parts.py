@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from testbed.agent.docker_names import (
@@ -30,23 +30,14 @@ from testbed.agent.docker_names import (
     SWITCH,
     Names,
 )
+from testbed.agent.wiring import ROUTER
 from testbed.api.wellknown import API_PORT
+from testbed.network.sysctls import REQUIRED
 from testbed.topology.spec import ClusterSpec, NodeSpec
 
 BOOTSTRAP_DIR = "/etc/testbed"
 STATE_DIR = "/var/lib/testbed"
 ENGINE_SOCKET = "/var/run/docker.sock"
-
-ROUTER_SYSCTLS = {
-    "net.ipv4.ip_forward": "1",
-    "net.ipv4.conf.all.send_redirects": "0",
-    "net.ipv4.conf.default.send_redirects": "0",
-    "net.ipv4.conf.all.rp_filter": "0",
-    "net.ipv4.conf.default.rp_filter": "0",
-}
-"""Given at creation, because /proc/sys is read-only in a container; `default` is what devices to come start with."""
-BRIDGE_SYSCTLS = {"net.bridge.bridge-nf-call-iptables": "0"}
-"""Only where the kernel has br_netfilter loaded: otherwise there is no such parameter, and nothing to switch off."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +55,7 @@ class Part:
     environment: Mapping[str, str] = field(default_factory=dict)
     capabilities: tuple[str, ...] = ()
     sysctls: Mapping[str, str] = field(default_factory=dict)
+    """Given at creation, because /proc/sys is read-only in a container."""
     binds: tuple[str, ...] = ()
     """`volume-or-path:path[:ro]`"""
     publishes: int = 0
@@ -86,14 +78,22 @@ class Ground:
     images: Mapping[str, str]
     socket: str
     """The engine's socket on its own machine."""
-    has_bridge_filter: bool
+    optional_sysctls: Mapping[str, str]
+    """Those that the engine's kernel has, of the ones that exist only where their module is loaded."""
 
 
 def switch(spec: ClusterSpec, ground: Ground) -> Part:
     """The holder of the switch. Through it the bootstrap directory is written, and found again by a later command."""
     names = Names(spec.name)
-    binds = (f"{names.bootstrap}:{BOOTSTRAP_DIR}",)
-    return _holder(Part(names.place(SWITCH), SWITCH, "", hostname="switch", binds=binds), ground)
+    return Part(
+        names.place(SWITCH),
+        SWITCH,
+        ground.images["testbed/pause"],
+        hostname=SWITCH,
+        network="none",
+        sysctls={**ROUTER, **ground.optional_sysctls},
+        binds=(f"{names.bootstrap}:{BOOTSTRAP_DIR}",),
+    )
 
 
 def chains(spec: ClusterSpec, ground: Ground) -> list[tuple[Part, ...]]:
@@ -142,7 +142,15 @@ def _agent(spec: ClusterSpec, ground: Ground) -> Part:
 def _node_chain(spec: ClusterSpec, node: NodeSpec, ground: Ground) -> tuple[Part, ...]:
     names = Names(spec.name)
     labels = {NODE_LABEL: node.name, HOST_LABEL: node.host}
-    holder = _holder(Part(names.place(node.name), NODE, "", hostname=node.name, labels=labels), ground)
+    holder = Part(
+        names.place(node.name),
+        NODE,
+        ground.images["testbed/pause"],
+        hostname=node.name,
+        network="none",
+        labels=labels,
+        sysctls={} if node.is_external else {**REQUIRED, **ground.optional_sysctls},
+    )
     if node.is_external:
         return (holder,)
     daemon = Part(
@@ -156,11 +164,6 @@ def _node_chain(spec: ClusterSpec, node: NodeSpec, ground: Ground) -> tuple[Part
         binds=(f"{names.bootstrap}:{BOOTSTRAP_DIR}:ro",),
     )
     return holder, daemon
-
-
-def _holder(part: Part, ground: Ground) -> Part:
-    bridge = BRIDGE_SYSCTLS if ground.has_bridge_filter else {}
-    return replace(part, image=ground.images["testbed/pause"], network="none", sysctls={**ROUTER_SYSCTLS, **bridge})
 
 
 def _api(spec: ClusterSpec) -> str:

@@ -10,7 +10,7 @@ import logging
 import platform
 import re
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from contextlib import closing
 from pathlib import Path
 
@@ -90,6 +90,7 @@ def bootstrap_command(
     packages: Iterable[str], root: Path, sources: Iterable[str], settings: Iterable[str]
 ) -> list[str]:
     """The mmdebstrap call that writes the root file system to `root`."""
+    suite = _os_release().get("VERSION_CODENAME", "")
     return [
         "mmdebstrap",
         "--variant=essential",
@@ -97,23 +98,28 @@ def bootstrap_command(
         '--aptopt=APT::Install-Recommends "false"',
         *(f"--aptopt={setting}" for setting in settings),
         *(f"--dpkgopt=path-exclude=/usr/share/{unread}/*" for unread in NOT_IN_A_CONTAINER),
-        _os_release()["VERSION_CODENAME"],
+        suite,
         str(root),
         *sources,
     ]
 
 
 def apt_sources() -> list[str]:
-    """The machine's own package sources as lines of sources.list, those of its distribution only.
-
-    A vendor's source beside them serves other packages, and is often signed by a key that mmdebstrap does not find.
-    """
+    """The machine's own package sources as lines of sources.list, those of its distribution only."""
     release = _os_release()
-    family = {release.get("ID", ""), *release.get("ID_LIKE", "").split()}
     try:
         targets = shell.run(["apt-get", "indextargets", "--format", SOURCE_FORMAT, "Created-By: Packages"])
     except MachineLacks:
         return []
+    return source_lines(targets, {release.get("ID", ""), *release.get("ID_LIKE", "").split()})
+
+
+def source_lines(targets: str, family: Collection[str]) -> list[str]:
+    """apt's index targets (URI, suite, component, origin) as lines of sources.list, one for each URI and suite.
+
+    A vendor's source beside those of the distribution (`family`) serves other packages, and is often signed by a key
+    that mmdebstrap does not find.
+    """
     components: dict[tuple[str, str], list[str]] = {}
     for target in dict.fromkeys(targets.splitlines()):
         uri, suite, component, origin = target.split(maxsplit=3)

@@ -225,7 +225,7 @@ def _daemons(spec: ClusterSpec, where: Dirs) -> Iterator[dict[str, Any]]:
 def _environment() -> dict[str, str]:
     package = Path(testbed.__file__).parents[1]
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
-    return {**kept, "PYTHONPATH": str(package), "PYTHONDONTWRITEBYTECODE": "1"}
+    return {**kept, "PYTHONPATH": str(package)}
 
 
 def _proven(

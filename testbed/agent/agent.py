@@ -1,0 +1,123 @@
+"""The host agent: wires its host, registers its nodes, runs their pods, and answers for logs and exec.
+
+    bootstrap spec ─▶ wire switch and control plane ─▶ API ─▶ ConfigMap kube-system/testbed ─▶ wire nodes ─▶ Nodes, pods
+
+It may be killed at any moment. Started again it finds devices, sandboxes and containers as they are, and goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+
+from testbed.agent.nodes import Nodes
+from testbed.agent.pods import Pods
+from testbed.agent.sandbox import Sandboxes
+from testbed.agent.server import AgentServer
+from testbed.agent.wiring import Wiring
+from testbed.api.kinds import NODE
+from testbed.api.objects import Key, Object, is_ready
+from testbed.api.wellknown import AGENT_PORT, CLUSTER_CONFIG_MAP, SYSTEM_NAMESPACE
+from testbed.client.informer import Informer
+from testbed.client.protocol import Client
+from testbed.errors import TestbedError
+from testbed.topology.spec import ClusterSpec
+from testbed.waiting import Backoff
+
+log = logging.getLogger(__name__)
+
+CONFIG = Key(SYSTEM_NAMESPACE, CLUSTER_CONFIG_MAP)
+RESYNC_S = 10.0
+"""How often everything is looked at although nothing has told of a change: somebody may have deleted a device."""
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Whose agent this is, and how it proves it."""
+
+    host: str
+    runtime: str
+    token: str
+    tls: ssl.SSLContext
+
+
+class Agent:
+    """The agent of one host. `wired` are the nodes that were wired from `spec` already."""
+
+    def __init__(self, client: Client, sandboxes: Sandboxes, wiring: Wiring, identity: Identity, state: Path) -> None:
+        self._identity = identity
+        self._wiring = wiring
+        self._node_objects = Informer(client, NODE)
+        self._nodes = Nodes(client, identity.host, self._node_objects)
+        self._pods = Pods(client, sandboxes, wiring, identity.host, identity.runtime, state)
+        self._server = AgentServer(self._pods.find, sandboxes, identity.token)
+        self._changed = asyncio.Event()
+        self._places: dict[str, int] = {}
+        self._spec: ClusterSpec | None = None
+        self._wired: set[str] = set()
+
+    async def run(self, spec: ClusterSpec) -> None:
+        """Until cancelled; `spec` is the bootstrap directory's, followed until the API tells another."""
+        await self._wire(spec)
+        self._pods.config_maps.observe(self._config_map_changed)
+        self._node_objects.observe(self._node_changed)
+        address = str(spec.host(self._identity.host).switch)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._server.serve(address, AGENT_PORT, self._identity.tls))
+            for informer in (self._node_objects, self._pods.config_maps, self._pods.objects):
+                group.create_task(informer.run())
+            group.create_task(self._pods.events.run())
+            group.create_task(self._pods.run())
+            group.create_task(self._nodes.renew_leases())
+            group.create_task(self._follow(spec))
+
+    async def _follow(self, spec: ClusterSpec) -> None:
+        """Keep wires, Nodes and pods in line with the spec that the API has."""
+        backoff = Backoff()
+        await asyncio.gather(self._node_objects.synced.wait(), self._pods.config_maps.synced.wait())
+        while True:
+            self._changed.clear()
+            spec = self._current(spec)
+            try:
+                await self._wire(spec)
+                await self._nodes.sync(spec, self._wired)
+            except TestbedError as error:
+                log.warning("%s", error)
+                await backoff.wait()
+                continue
+            self._pods.follow(spec, self._wired)
+            if self._wired != {node.name for node in spec.nodes_of(self._identity.host)}:
+                await backoff.wait()  # a holder that does not exist yet tells nobody when it does
+                continue
+            backoff.reset()
+            try:
+                await asyncio.wait_for(self._changed.wait(), RESYNC_S)
+            except TimeoutError:
+                self._spec = None
+
+    async def _wire(self, spec: ClusterSpec) -> None:
+        """Everything on a new spec, on a new namespace and on a resync; nothing otherwise."""
+        places = await asyncio.to_thread(self._wiring.places, spec)
+        if spec == self._spec and places == self._places:
+            return
+        self._wired = await asyncio.to_thread(self._wiring.sync, spec)
+        if any(self._places.get(place, number) != number for place, number in places.items()):
+            self._pods.rewire()
+        self._spec, self._places = spec, places
+
+    def _current(self, known: ClusterSpec) -> ClusterSpec:
+        text = ((self._pods.config_maps.items.get(CONFIG) or {}).get("data") or {}).get("spec.json")
+        return ClusterSpec.from_json(json.loads(text)) if text else known
+
+    def _config_map_changed(self, which: Key, _old: Object | None, _new: Object | None) -> None:
+        if which == CONFIG:
+            self._changed.set()
+
+    def _node_changed(self, which: Key, _old: Object | None, new: Object | None) -> None:
+        """Somebody has deleted a node of ours, or believes that it is dead."""
+        if which.name in self._wired and (new is None or not is_ready(new)):
+            self._changed.set()

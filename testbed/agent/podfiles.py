@@ -1,0 +1,161 @@
+"""The files of a pod: hosts, resolv.conf and its volumes, in a directory of its own.
+
+    STATE/pods/UID/hosts  resolv.conf  address  volumes/NAME/…
+
+`address` lets an agent that starts anew know which address the pod has, before anything else does.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from ipaddress import AddressValueError, IPv4Address
+from pathlib import Path
+from typing import Any
+
+from testbed.agent.environment import ConfigMapData, PodFacts, field_value
+from testbed.agent.sandbox import Mount
+from testbed.api.objects import Object, name, namespace, spec
+from testbed.errors import NotFound
+from testbed.topology.spec import ClusterSpec
+
+HOSTS_HEADER = """\
+# Made by the testbed's agent.
+127.0.0.1\tlocalhost
+::1\tlocalhost ip6-localhost ip6-loopback
+"""
+MACHINE_RESOLV_CONF = Path("/etc/resolv.conf")
+
+
+class PodFiles:
+    """The directory of one pod."""
+
+    def __init__(self, state: Path, pod_uid: str) -> None:
+        self.directory = state / "pods" / pod_uid
+
+    def address(self) -> IPv4Address | None:
+        """The address that was written; None where there is none."""
+        with suppress(FileNotFoundError, AddressValueError):
+            return IPv4Address((self.directory / "address").read_text(encoding="ascii"))
+        return None
+
+    def write(self, pod: Object, cluster: ClusterSpec, address: IPv4Address) -> None:
+        """The address, hosts and resolv.conf."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        _write(self.directory / "address", str(address))
+        _write(self.directory / "hosts", hosts(pod, str(address), cluster.dns_domain))
+        _write(self.directory / "resolv.conf", resolv_conf(pod, cluster))
+
+    def write_volumes(self, pod: Object, facts: PodFacts, config_map: ConfigMapData) -> None:
+        """Every volume of the pod; again after a ConfigMap has changed. NotFound for one that cannot be had."""
+        for volume in spec(pod).get("volumes") or []:
+            directory = self.directory / "volumes" / volume["name"]
+            directory.mkdir(parents=True, exist_ok=True)
+            for path, content in _files(pod, volume, facts, config_map):
+                _write_inside(directory, path, content)
+
+    def mounts(self, container: Mapping[str, Any]) -> list[Mount]:
+        """What is mounted in a container: hosts, resolv.conf and its volumes."""
+        own = [Mount(self.directory / file, f"/etc/{file}", read_only=False) for file in ("hosts", "resolv.conf")]
+        volumes = self.directory / "volumes"
+        return own + [
+            Mount(
+                volumes / mount["name"] / (mount.get("subPath") or ""),
+                mount["mountPath"],
+                read_only=bool(mount.get("readOnly")),
+            )
+            for mount in container.get("volumeMounts") or []
+        ]
+
+    def delete(self) -> None:
+        """All of it."""
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+
+def hosts(pod: Object, address: str, domain: str) -> str:
+    """/etc/hosts: the pod's own name, with its subdomain where it has one, and its aliases."""
+    own = spec(pod).get("hostname") or name(pod)
+    names = [own]
+    if subdomain := spec(pod).get("subdomain"):
+        names.insert(0, f"{own}.{subdomain}.{namespace(pod)}.svc.{domain}")
+    lines = [f"{address}\t{' '.join(names)}\n"]
+    for alias in spec(pod).get("hostAliases") or []:
+        lines.append(f"{alias['ip']}\t{' '.join(alias.get('hostnames') or [])}\n")
+    return HOSTS_HEADER + "".join(lines)
+
+
+def resolv_conf(pod: Object, cluster: ClusterSpec) -> str:
+    """/etc/resolv.conf by dnsPolicy and dnsConfig (Kubernetes documentation, "Pod's DNS Policy" and "DNS Config")."""
+    policy = spec(pod).get("dnsPolicy") or "ClusterFirst"
+    if policy == "ClusterFirst" and spec(pod).get("hostNetwork"):
+        policy = "Default"
+    config = spec(pod).get("dnsConfig") or {}
+    if policy == "Default" and not config:
+        return MACHINE_RESOLV_CONF.read_text(encoding="utf-8") if MACHINE_RESOLV_CONF.exists() else ""
+    servers, search, options = [], [], {}
+    if policy.startswith("ClusterFirst"):
+        domain = cluster.dns_domain
+        servers, options = [str(cluster.services.dns)], {"ndots": "5"}
+        search = [f"{namespace(pod)}.svc.{domain}", f"svc.{domain}", domain]
+    servers += config.get("nameservers") or []
+    search += config.get("searches") or []
+    options |= {option["name"]: option.get("value") or "" for option in config.get("options") or []}
+    words = {
+        "search": dict.fromkeys(search),
+        "options": [f"{key}:{value}" if value else key for key, value in options.items()],
+    }
+    lines = [f"nameserver {server}" for server in dict.fromkeys(servers)]
+    lines += [f"{keyword} {' '.join(listed)}" for keyword, listed in words.items() if listed]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _files(
+    pod: Object, volume: Mapping[str, Any], facts: PodFacts, config_map: ConfigMapData
+) -> Iterator[tuple[str, str]]:
+    """The files of a volume, by their path in it."""
+    if "emptyDir" in volume:
+        return
+    if source := volume.get("configMap"):
+        yield from _config_map_files(pod, source, config_map)
+    elif source := volume.get("downwardAPI"):
+        for item in source.get("items") or []:
+            yield item["path"], field_value(pod, item["fieldRef"]["fieldPath"], facts)
+    else:
+        kinds = ", ".join(key for key in volume if key != "name") or "nothing"
+        raise NotFound(f"volume {volume['name']}: {kinds} is not supported; emptyDir, configMap and downwardAPI are")
+
+
+def _config_map_files(pod: Object, source: Mapping[str, Any], config_map: ConfigMapData) -> Iterator[tuple[str, str]]:
+    try:
+        data = config_map(namespace(pod), source["name"])
+    except NotFound:
+        if not source.get("optional"):
+            raise
+        return
+    items = source.get("items")
+    if items is None:
+        yield from data.items()
+        return
+    for item in items:
+        if item["key"] in data:
+            yield item["path"], data[item["key"]]
+        elif not source.get("optional"):
+            raise NotFound(f"ConfigMap {namespace(pod)}/{source['name']} has no key {item['key']}")
+
+
+def _write_inside(directory: Path, path: str, content: str) -> None:
+    target = directory / path
+    if not target.resolve().is_relative_to(directory.resolve()):
+        raise NotFound(f"volume path {path!r} leads out of its volume")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    _write(target, content)
+
+
+def _write(path: Path, content: str) -> None:
+    """A reader sees the old file or the new one, and an unchanged one keeps its inode (it may be mounted)."""
+    if path.exists() and path.read_text(encoding="utf-8") == content:
+        return
+    beside = path.with_name(f".{path.name}.new")
+    beside.write_text(content, encoding="utf-8")
+    beside.replace(path)

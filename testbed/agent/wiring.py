@@ -1,0 +1,188 @@
+"""The wires of one host: the switch, the control plane's link and every node's, as the spec has them.
+
+    node a ── eth0 ═ n-… ─┐                      ┌─ n-… ═ eth0 ── node client (external)
+    node b ── eth0 ═ n-… ─┤ underlay ─ switch ─ outside
+    control plane ═ n-… ──┘  (bridge)  (router)  (bridge)
+
+The switch is everybody's default gateway. It forwards between its two bridges and drops all else, so that nothing can
+leave the machine through it. Each `sync` takes the whole spec and may come at any time; what fits is not touched, so
+packets flow on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from pathlib import Path
+
+from testbed.errors import NotFound
+from testbed.kernel.links import Hop, Links, Nft, Peer
+from testbed.kernel.netlink import NetlinkLinks
+from testbed.kernel.nft import LibNft
+from testbed.kernel.sysctl import set_sysctls
+from testbed.network.podlink import ensure_node, stable_mac
+from testbed.network.sysctls import ensure_sysctls
+from testbed.topology.spec import CONTROL_PLANE, ClusterSpec, NodeSpec
+
+log = logging.getLogger(__name__)
+
+UNDERLAY, OUTSIDE = "underlay", "outside"
+"""The switch's bridges."""
+PORT_PREFIX = "n-"
+NODE_DEVICE = "eth0"
+CONTROL_PLANE_DEVICE = "underlay"
+"""Not eth0: on docker that is the one through which its port is published on 127.0.0.1."""
+TABLE = "testbed-switch"
+DEFAULT_ROUTE = IPv4Network("0.0.0.0/0")
+ROUTER = {
+    "net.ipv4.ip_forward": "1",
+    "net.ipv4.conf.all.rp_filter": "0",
+    "net.ipv4.conf.default.rp_filter": "0",
+    "net.ipv4.conf.all.send_redirects": "0",
+    "net.ipv4.conf.default.send_redirects": "0",
+}
+RULES = f"""\
+add table ip {TABLE}
+delete table ip {TABLE}
+table ip {TABLE} {{
+    chain forward {{
+        type filter hook forward priority filter; policy drop;
+        iifname {{ {UNDERLAY}, {OUTSIDE} }} oifname {{ {UNDERLAY}, {OUTSIDE} }} accept
+    }}
+}}
+"""
+
+
+def make_router() -> None:
+    """Give this network namespace the kernel parameters of the switch."""
+    set_sysctls(None, ROUTER)
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """How the wiring reaches namespaces; the agent's own is the switch's."""
+
+    links: Callable[[Path | None], Links] = NetlinkLinks
+    nft: Callable[[], Nft] = LibNft
+    make_router: Callable[[], None] = make_router
+    make_node: Callable[[Path], None] = ensure_sysctls
+
+
+@dataclass(frozen=True)
+class Wire:
+    """One link between the switch and a place."""
+
+    place: str
+    bridge: str
+    address: IPv4Interface
+    gateway: IPv4Address
+    mac: str = ""
+    node: NodeSpec | None = None
+    """None for the control plane."""
+
+    @property
+    def port(self) -> str:
+        """The name of the switch's end."""
+        return PORT_PREFIX + hashlib.sha256(self.place.encode()).hexdigest()[:13]
+
+    @property
+    def device(self) -> str:
+        """The name of the place's end."""
+        return NODE_DEVICE if self.node else CONTROL_PLANE_DEVICE
+
+
+def wires(spec: ClusterSpec, host: str) -> list[Wire]:
+    """All links of a host's switch; the control plane is on the first host."""
+    underlay = spec.underlay
+    found = []
+    if spec.hosts[0].name == host:
+        address = IPv4Interface((underlay.control_plane, underlay.cidr.prefixlen))
+        found.append(Wire(CONTROL_PLANE, UNDERLAY, address, underlay.gateway))
+    for node in spec.nodes_of(host):
+        bridge, gateway = (OUTSIDE, underlay.outside_gateway) if node.is_external else (UNDERLAY, underlay.gateway)
+        found.append(Wire(node.name, bridge, node.address, gateway, node.mac, node))
+    return found
+
+
+class Wiring:
+    """Makes the wires of one host, and keeps a handle for the devices of each of its nodes."""
+
+    def __init__(self, host: str, place: Callable[[str], Path | None], kernel: Kernel | None = None) -> None:
+        self._host = host
+        self._place = place
+        self._kernel = kernel or Kernel()
+        self._switch = self._kernel.links(None)
+        self._rules: Nft | None = None
+        self._handles: dict[str, tuple[int, Links]] = {}
+
+    def sync(self, spec: ClusterSpec) -> set[str]:
+        """Make everything as the spec says; the names of the nodes that are wired: all whose holder exists.
+
+        Must not run twice at a time. KernelError.
+        """
+        self._sync_switch(spec)
+        wanted = wires(spec, self._host)
+        for link in self._switch.links():
+            if link.name.startswith(PORT_PREFIX) and link.name not in {wire.port for wire in wanted}:
+                self._switch.delete_link(link.name)
+        for name in self._handles.keys() - {wire.place for wire in wanted}:
+            self._handles.pop(name)[1].close()
+        return {wire.place for wire in wanted if self._sync_wire(wire, spec) and wire.node}
+
+    def places(self, spec: ClusterSpec) -> dict[str, int]:
+        """The namespace of each place that exists now, by its inode: another number is another namespace."""
+        found = {wire.place: self._place(wire.place) for wire in wires(spec, self._host)}
+        return {place: path.stat().st_ino for place, path in found.items() if path}
+
+    def links(self, node: str) -> Links:
+        """The devices of a wired node. NotFound."""
+        if node not in self._handles:
+            raise NotFound(f"node {node} is not wired on host {self._host}")
+        return self._handles[node][1]
+
+    def _sync_switch(self, spec: ClusterSpec) -> None:
+        underlay = spec.underlay
+        self._kernel.make_router()
+        self._switch.ensure_up("lo")
+        for bridge, gateways, network in (
+            (UNDERLAY, {underlay.gateway, spec.host(self._host).switch}, underlay.cidr),
+            (OUTSIDE, {underlay.outside_gateway}, underlay.outside_cidr),
+        ):
+            self._switch.ensure_bridge(bridge, mtu=underlay.mtu, mac=stable_mac(min(gateways)))
+            self._switch.set_addresses(bridge, [IPv4Interface((gateway, network.prefixlen)) for gateway in gateways])
+        if self._rules is None:
+            self._rules = self._kernel.nft()
+            self._rules.load(RULES)
+        elif self._rules.was_edited():
+            self._rules.load(RULES)
+
+    def _sync_wire(self, wire: Wire, spec: ClusterSpec) -> bool:
+        netns = self._place(wire.place)
+        if netns is None:
+            log.info("%s has no namespace yet", wire.place)
+            return False
+        there = self._handle(wire.place, netns)
+        if wire.node and not wire.node.is_external:
+            self._kernel.make_node(netns)
+        peer = Peer(wire.device, netns, wire.mac)
+        self._switch.ensure_veth(wire.port, peer, mtu=spec.underlay.mtu, master=wire.bridge)
+        there.ensure_up("lo")
+        there.set_addresses(wire.device, [wire.address])
+        there.set_routes(wire.device, {DEFAULT_ROUTE: Hop(via=wire.gateway)})
+        if wire.node and wire.node.pod_cidr:
+            ensure_node(there, wire.node, spec.network)
+        return True
+
+    def _handle(self, place: str, netns: Path) -> Links:
+        """The open handle, or a new one where the place has come back with another namespace."""
+        number = netns.stat().st_ino
+        known = self._handles.get(place)
+        if known and known[0] == number:
+            return known[1]
+        if known:
+            known[1].close()
+        self._handles[place] = (number, self._kernel.links(netns))
+        return self._handles[place][1]

@@ -17,14 +17,15 @@ from testbed.kernel import netns
 from testbed.node.daemon import Locate, NodeDaemons
 from testbed.node.handles import Handles, open_handles
 
-_THREADS = 8
-"""Kernel work is short; a proof blocks its thread for up to a second, while peers come up."""
+_THREADS = 4
+"""Kernel work is short, and each thread's share of the heap counts."""
 
 
 def main(argv: list[str]) -> None:
     """Serve until SIGTERM or SIGINT. The kernel keeps everything, so traffic goes on without this process."""
     options = _parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # a line for each renewed lease
     directory: Path = options.dir
     locate = partial(_own, options.node) if options.node else partial(_among, _prefix(directory, options.netns_dir))
     asyncio.run(_serve(directory, options.api, locate))

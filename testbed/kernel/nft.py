@@ -27,6 +27,9 @@ _NFT_MSG_GETGEN = 0x0A10  # NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETGEN
 _NFTA_GEN_ID = 1
 _SHOWN_LINES = 40
 """Of a script, in the log."""
+_LARGE = 10_000
+"""Characters of a script after which the context is made anew: it keeps all that it has parsed, about 100 bytes for
+each character."""
 
 
 class LibNft:
@@ -34,7 +37,8 @@ class LibNft:
 
     def __init__(self, netns: Path | None = None) -> None:
         self._library = _library()
-        self._context: ctypes.c_void_p | None = self._open() if netns is None else namespaces.inside(netns, self._open)
+        self._netns = netns
+        self._context: ctypes.c_void_p | None = self._opened()
         self._generations = NetlinkSocket(NETLINK_NETFILTER, netns)
         self._prefix = f"nsenter --net={netns} " if netns else ""
         self._lock = threading.Lock()
@@ -52,6 +56,9 @@ class LibNft:
             before = self._read_generation()
             self._run(script)
             self._note(before)
+            if len(script) > _LARGE:
+                self._library.nft_ctx_free(self._context)
+                self._context = self._opened()
 
     def list(self, what: str = "ruleset") -> str:
         """`nft list WHAT`; empty where there is no such thing."""
@@ -80,6 +87,9 @@ class LibNft:
                 self._library.nft_ctx_free(self._context)
                 self._context = None
                 self._generations.close()
+
+    def _opened(self) -> ctypes.c_void_p:
+        return self._open() if self._netns is None else namespaces.inside(self._netns, self._open)
 
     def _open(self) -> ctypes.c_void_p:
         context = ctypes.c_void_p(self._library.nft_ctx_new(0))

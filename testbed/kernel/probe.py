@@ -21,7 +21,7 @@ _IP_MTU_DISCOVER, _IP_PMTUDISC_PROBE = 10, 3
 _SOL_RAW, _ICMP_FILTER = 255, 1
 _ECHO_REQUEST, _ECHO_REPLY = 8, 0
 _ECHO = struct.Struct("!BBHHH")
-_RESEND_S = 0.1
+_RESEND_S = 0.02
 
 
 def echo(
@@ -29,7 +29,7 @@ def echo(
 ) -> dict[IPv4Address, str]:
     """Send each target IP packets of exactly `size` bytes; those that sent none back, with the reason.
 
-    A lost packet is sent again every 0.1 s until `timeout_s`. Blocks that long at the most.
+    A lost packet is sent again every 0.02 s until `timeout_s`. Blocks that long at the most.
     """
     sock = _open() if netns is None else namespaces.inside(netns, _open)
     with sock:

@@ -28,9 +28,10 @@ NETWORK_RESYNC_S = 10.0
 """For what no event tells: a neighbour or forwarding entry deleted by hand."""
 RULES_CHECK_S = 2.0
 """After this time at the most, rules that a stranger has changed are loaded again."""
-PROOF_TIMEOUT_S = 0.5
-PROOF_PATIENCE = 3
-"""Attempts before the Node says that its network is unavailable: its peers may just be coming up."""
+PROOF_TIMEOUT_S = 0.1
+"""Short, because a thread waits for it that other nodes may need to come up."""
+PROOF_PATIENCE = 10
+"""Attempts, two seconds in all, before the Node says that its network is unavailable: peers may just be coming up."""
 
 Locate = Callable[[str], Handles | None]
 """Opens the kernel of the node of that name; None where it is not, or not yet, here."""
@@ -95,8 +96,10 @@ class NodeDaemon:
             prove, self._handles.echo, place, reached, timeout_s=PROOF_TIMEOUT_S
         )
         self._attempts = 0 if proof.is_complete else self._attempts + 1
-        if proof.is_complete or self._attempts >= PROOF_PATIENCE:
-            await write_condition(self._client, self.name, proof.condition())
+        if 0 < self._attempts < PROOF_PATIENCE:
+            self._proof_wake.set()
+            return
+        await write_condition(self._client, self.name, proof.condition())
         if not proof.is_complete:
             raise CheckFailed(f"no full-size packet: {'; '.join(proof.failures)}")
 

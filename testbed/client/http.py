@@ -1,43 +1,29 @@
-"""The client over HTTP: TLS with the cluster's own CA, or a Unix socket; the only place that knows httpx."""
+"""The client over HTTP: TLS with the cluster's own CA, or a Unix socket."""
 
 from __future__ import annotations
 
-import socket as sockets
 import ssl
-import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode, urlsplit
 
 import orjson
 
 from testbed.api.kinds import POD, Kind, kind_of
 from testbed.api.objects import Event, Object, ObjectList, name, namespace
-from testbed.errors import ApiError, ServiceUnavailable, api_error
+from testbed.client.connection import Connections, Exchange, Server
+from testbed.errors import ApiError, BadInput, ServiceUnavailable, api_error
 
 if TYPE_CHECKING:
     from testbed.client.streams import ExecStream
 
-# httpx loads its command line with it where click, rich and pygments are installed: 90 modules, 33 ms and 5 MB that no
-# daemon uses. An entry of None makes that import fail (Python reference, 5.3.1), which httpx is prepared for.
-sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]
-import httpx  # noqa: E402
-
-REQUEST_TIMEOUT = httpx.Timeout(30.0, connect=5.0)
-STREAM_TIMEOUT = httpx.Timeout(None, connect=5.0)
-"""A watch may be silent for as long as nothing changes; a dead peer is found by TCP keep-alive."""
+REQUEST_TIMEOUT_S = 30.0
+"""A watch has none: it may be silent for as long as nothing changes, and a dead peer is found by TCP keep-alive."""
 
 _JSON = "application/json"
 _MERGE_PATCH = "application/merge-patch+json"
-_KEEP_ALIVE = [
-    (sockets.SOL_SOCKET, sockets.SO_KEEPALIVE, 1),
-    (sockets.IPPROTO_TCP, sockets.TCP_KEEPIDLE, 5),
-    (sockets.IPPROTO_TCP, sockets.TCP_KEEPINTVL, 2),
-    (sockets.IPPROTO_TCP, sockets.TCP_KEEPCNT, 3),
-]
-"""A control plane whose namespace is gone sends no reset: it is noticed after 5 + 3 * 2 seconds."""
 
 
 class HttpClient:
@@ -45,31 +31,18 @@ class HttpClient:
 
     `url` is `https://HOST:PORT` (verified with `ca`, PEM; None: the machine's own CAs), or `unix:///PATH`; with
     `socket` all requests go through that Unix socket in plain HTTP, whatever the URL says. Raises ServiceUnavailable
-    where the server cannot be reached; no request is sent twice.
+    where the server cannot be reached; no write is sent twice.
     """
 
     def __init__(self, url: str, token: str, ca: bytes | None = None, socket: Path | None = None) -> None:
         if url.startswith("unix://"):
             socket = Path(url.removeprefix("unix://"))
         self.url = f"unix://{socket}" if socket else url.rstrip("/")
-        self._socket = socket
         self._base = "http://localhost" if socket else self.url
-        self._tls = ssl.create_default_context(cadata=ca and ca.decode()) if self._base.startswith("https") else None
-        self._headers = {"Authorization": f"Bearer {token}"}
-        transport = httpx.AsyncHTTPTransport(
-            verify=self._tls or False,
-            uds=str(socket) if socket else None,
-            socket_options=None if socket else _KEEP_ALIVE,
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=32, keepalive_expiry=30.0),
-            trust_env=False,
-        )
-        self._http = httpx.AsyncClient(
-            transport=transport,
-            base_url=self._base,
-            headers={**self._headers, "Accept": _JSON, "Accept-Encoding": "identity", "User-Agent": "testbed"},
-            timeout=REQUEST_TIMEOUT,
-            trust_env=False,
-        )
+        self._server = _server(self._base, ca, socket)
+        self._authorization = f"Bearer {token}"
+        self._common = f"Host: {urlsplit(self._base).netloc}\r\nAuthorization: {self._authorization}\r\n"
+        self._connections = Connections(self._server.connect)
 
     async def __aenter__(self) -> Self:
         return self
@@ -79,7 +52,7 @@ class HttpClient:
 
     async def close(self) -> None:
         """Close every connection; running watches end with ServiceUnavailable."""
-        await self._http.aclose()
+        self._connections.close()
 
     async def create(self, obj: Object) -> Object:
         """POST to the collection."""
@@ -134,8 +107,8 @@ class HttpClient:
         """A stream of JSON lines. An ERROR event, also the first, is raised as the ApiError that it carries."""
         query = {"watch": "1", "resourceVersion": str(since), "allowWatchBookmarks": "1"}
         query |= _selectors(label_selector, field_selector)
-        async with self._stream(kind.path(namespace), query) as response:
-            async for line in _lines(response):
+        async with self._stream(kind.path(namespace), query) as exchange:
+            async for line in _lines(exchange):
                 event = orjson.loads(line)
                 if event["type"] == "ERROR":
                     raise api_error(event["object"])
@@ -150,8 +123,8 @@ class HttpClient:
             query["follow"] = "1"
         if tail is not None:
             query["tailLines"] = str(tail)
-        async with self._stream(POD.path(namespace, pod, "log"), query) as response:
-            async for chunk in response.aiter_raw():
+        async with self._stream(POD.path(namespace, pod, "log"), query) as exchange:
+            async for chunk in exchange.chunks():
                 yield chunk
 
     def exec(
@@ -173,10 +146,10 @@ class HttpClient:
         query += [("tty", "1")] if tty else [("stderr", "1")]
         base = self._base.replace("http", "ws", 1)
         return ExecStream(
-            f"{base}{POD.path(namespace, pod, 'exec')}?{urlencode(query)}",
-            headers=self._headers,
-            tls=self._tls,
-            socket=self._socket,
+            f"{base}{quote(POD.path(namespace, pod, 'exec'))}?{urlencode(query)}",
+            headers={"Authorization": self._authorization},
+            tls=self._server.tls,
+            socket=self._server.socket,
             stdin=stdin,
         )
 
@@ -189,27 +162,36 @@ class HttpClient:
         body: Mapping[str, Any] | None = None,
         content_type: str = _JSON,
     ) -> Object:
-        content = None if body is None else orjson.dumps(body)
-        headers = {"Content-Type": content_type} if content is not None else None
+        content = b"" if body is None else orjson.dumps(body)
+        request = self._request(method, path, query or {}, content, content_type)
         try:
-            response = await self._http.request(method, path, params=query, content=content, headers=headers)
-        except httpx.TransportError as error:
+            status, answer = await self._connections.fetch(
+                request, timeout_s=REQUEST_TIMEOUT_S, is_safe=method == "GET"
+            )
+        except OSError as error:
             raise self._unreachable(error) from error
-        return _answer(response)
+        return _answer(path, status, answer)
 
     @asynccontextmanager
-    async def _stream(self, path: str, query: Mapping[str, str]) -> AsyncIterator[httpx.Response]:
+    async def _stream(self, path: str, query: Mapping[str, str]) -> AsyncIterator[Exchange]:
         try:
-            async with self._http.stream("GET", path, params=query, timeout=STREAM_TIMEOUT) as response:
-                if response.is_error:
-                    await response.aread()
-                    _answer(response)
-                yield response
-        except (httpx.TransportError, httpx.StreamError) as error:
+            async with self._connections.exchange(self._request("GET", path, query)) as exchange:
+                if await exchange.head() >= 400:
+                    _answer(path, exchange.status, await exchange.body())
+                yield exchange
+        except OSError as error:
             raise self._unreachable(error) from error
 
+    def _request(
+        self, method: str, path: str, query: Mapping[str, str], content: bytes = b"", content_type: str = _JSON
+    ) -> bytes:
+        target = quote(path) + ("?" + urlencode(query) if query else "")
+        said = f"Content-Type: {content_type}\r\nContent-Length: {len(content)}\r\n" if content else ""
+        head = f"{method} {target} HTTP/1.1\r\n{self._common}Accept: {_JSON}, */*\r\nUser-Agent: testbed\r\n{said}\r\n"
+        return head.encode() + content
+
     def _unreachable(self, error: Exception) -> ServiceUnavailable:
-        said = str(error) or type(error).__name__
+        said = str(error) or ("no answer in time" if isinstance(error, TimeoutError) else type(error).__name__)
         return ServiceUnavailable(f"the API server at {self.url} cannot be reached ({said}); is the cluster up?")
 
 
@@ -218,27 +200,37 @@ def _selectors(label_selector: str, field_selector: str) -> dict[str, str]:
     return {parameter: value for parameter, value in given.items() if value}
 
 
-def _answer(response: httpx.Response) -> Object:
+def _answer(path: str, status: int, body: bytes) -> Object:
     try:
-        doc = orjson.loads(response.content)
+        doc = orjson.loads(body)
     except orjson.JSONDecodeError:
         doc = None
-    if response.is_success and isinstance(doc, dict):
+    if 200 <= status < 300 and isinstance(doc, dict):
         return doc
     if isinstance(doc, dict) and doc.get("kind") == "Status":
         raise api_error(doc)
-    raise _foreign(response)
+    raise _foreign(path, status, body)
 
 
-def _foreign(response: httpx.Response) -> ApiError:
-    said = response.text.strip()[:200] or response.reason_phrase
-    return api_error({"code": response.status_code, "message": f"{response.url.path} answered: {said}"})
+def _foreign(path: str, status: int, body: bytes) -> ApiError:
+    said = body.decode(errors="replace").strip()[:200] or "nothing"
+    return api_error({"code": status, "message": f"{path} answered with HTTP {status}: {said}"})
 
 
-async def _lines(response: httpx.Response) -> AsyncIterator[bytes]:
+async def _lines(exchange: Exchange) -> AsyncIterator[bytes]:
     rest = b""
-    async for chunk in response.aiter_raw():
+    async for chunk in exchange.chunks():
         *lines, rest = (rest + chunk).split(b"\n")
         for line in lines:
             if line:
                 yield line
+
+
+def _server(base: str, ca: bytes | None, socket: Path | None) -> Server:
+    if socket is not None:
+        return Server(socket=socket)
+    parts = urlsplit(base)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise BadInput(f"{base!r} is no address of an API server: give https://HOST:PORT or unix:///PATH")
+    tls = ssl.create_default_context(cadata=ca.decode() if ca else None) if parts.scheme == "https" else None
+    return Server(parts.hostname, parts.port or (443 if tls else 80), tls)

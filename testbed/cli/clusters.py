@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from testbed.cli.options import ClusterArgument, Output, OutputOption, RuntimeOption
-from testbed.cli.terminal import note, print_json, progress
+from testbed.cli.terminal import note, print_json, progress, seconds_since_start
 
 if TYPE_CHECKING:
     from testbed.runtime.choose import Choice, Cluster
@@ -37,7 +36,6 @@ def up(
     Returns when every pod is Ready, every node has reached every other with full-size packets, and the service rules
     are in every node's kernel.
     """
-    started = time.monotonic()
     choice, spec, manifests = _planned(topology, runtime or "", name, change or [])
     note(f"{spec.name}: {len(spec.nodes)} nodes on {choice.runtime.name} ({choice.why})")
     try:
@@ -49,7 +47,7 @@ def up(
             f"\nInterrupted. `testbed up {topology}` goes on from here, `testbed down {spec.name}` removes everything."
         )
         raise
-    seconds = round(time.monotonic() - started, 2)
+    seconds = round(seconds_since_start(), 2)
     if output is Output.JSON:
         said = {"runtime": choice.runtime.name, "why": choice.why, "url": url, "nodes": len(spec.nodes)}
         print_json({"cluster": spec.name, **said, "seconds": seconds})

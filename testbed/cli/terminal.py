@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from testbed.runtime.protocol import Progress
 
 SECONDS_BETWEEN_LINES = 3.0
+
+
+def seconds_since_start() -> float:
+    """How long this process has lived, its own start-up included: what the person before it has waited (proc(5))."""
+    started_ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - started_ticks / os.sysconf("SC_CLK_TCK")
 
 
 def print_json(document: Any) -> None:

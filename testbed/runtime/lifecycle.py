@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 
 from testbed.api.kinds import CONFIG_MAP, EVENT
@@ -17,7 +17,7 @@ from testbed.client.protocol import Client
 from testbed.errors import NotFound, ServiceUnavailable, TimedOut
 from testbed.runtime.apply import UP, Applied, apply, prune
 from testbed.runtime.protocol import Endpoint, Progress, Runtime
-from testbed.runtime.readiness import WATCHED, Lack, Seen, is_current, lacks, summary
+from testbed.runtime.readiness import WATCHED, Lack, Seen, is_current, lacks, summary, unregistered
 from testbed.topology.manifests import Manifest
 from testbed.topology.spec import ClusterSpec
 from testbed.waiting import wait_until_async
@@ -70,11 +70,17 @@ async def bring_up(
     """Everything of `up` that goes through the API."""
     progress("waiting for the API server")
     await _hand_over(client, spec)
-    progress("applying manifests")
-    applied = await apply(client, manifests, applied_by=UP)
-    for result in (*applied, *await prune(client, applied)):
-        log.info("%s", result)
-    await _until_up(client, spec, applied, progress, timeout_s)
+    waiting = _Waiting(client, spec, progress, timeout_s)
+    async with waiting.following():
+        # nodes first: with only some of them there, the scheduler would put every pod on those
+        await waiting.until(lambda seen: unregistered(spec, seen))
+        progress("applying manifests")
+        applied = await apply(client, manifests, applied_by=UP)
+        for result in (*applied, *await prune(client, applied)):
+            log.info("%s", result)
+        waiting.learn(applied)
+        wanted = [(result.kind, result.key) for result in applied]
+        await waiting.until(lambda seen: lacks(spec, wanted, seen))
 
 
 def client_of(endpoint: Endpoint) -> HttpClient:
@@ -96,36 +102,46 @@ async def _hand_over(client: Client, spec: ClusterSpec) -> None:
         await client.patch(CONFIG_MAP, CLUSTER_CONFIG_MAP, {"data": data}, SYSTEM_NAMESPACE)
 
 
-async def _until_up(
-    client: Client, spec: ClusterSpec, applied: Collection[Applied], progress: Progress, timeout_s: float
-) -> None:
-    wanted = [(result.kind, result.key) for result in applied]
-    missing: list[Lack] = []
-    async with _following(client) as (seen, changed):
+class _Waiting:
+    """Live copies of all that readiness depends on, and a deadline."""
+
+    def __init__(self, client: Client, spec: ClusterSpec, progress: Progress, timeout_s: float) -> None:
+        self._client, self._cluster, self._progress, self._timeout_s = client, spec.name, progress, timeout_s
+        self._deadline = asyncio.get_running_loop().time() + timeout_s
+        self._informers = {kind: Informer(client, kind, where) for kind, where in WATCHED.items()}
+        self._changed = _Coalesced()
+        for informer in self._informers.values():
+            informer.on_change(self._changed.note)
+
+    @asynccontextmanager
+    async def following(self) -> AsyncIterator[None]:
+        """While inside, the copies follow the cluster."""
+        tasks = [asyncio.create_task(informer.run()) for informer in self._informers.values()]
         try:
-            async with asyncio.timeout(timeout_s):
-                while missing := lacks(spec, wanted, seen):
-                    progress(summary(missing))
-                    await changed.wait()
+            await asyncio.gather(*(informer.synced.wait() for informer in self._informers.values()))
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    def learn(self, applied: Iterable[Applied]) -> None:
+        """What was written is known before the watches tell it: nothing older is taken for the answer."""
+        for result in applied:
+            if informer := self._informers.get(result.kind):
+                informer.learn(result.object)
+
+    async def until(self, lacking: Callable[[Seen], list[Lack]]) -> None:
+        """Return as soon as nothing is lacking; TimedOut names what is, and the last event of each pod."""
+        seen = {kind: informer.items for kind, informer in self._informers.items()}
+        missing: list[Lack] = []
+        try:
+            async with asyncio.timeout_at(self._deadline):
+                while missing := lacking(seen):
+                    self._progress(summary(missing))
+                    await self._changed.wait()
         except TimeoutError:
-            raise TimedOut(await _what_is_missing(client, spec.name, missing, timeout_s)) from None
-
-
-@asynccontextmanager
-async def _following(client: Client) -> AsyncIterator[tuple[Seen, _Coalesced]]:
-    """Live copies of everything that `lacks` looks at, and what tells that some of it changed."""
-    informers = {kind: Informer(client, kind, where) for kind, where in WATCHED.items()}
-    changed = _Coalesced()
-    for informer in informers.values():
-        informer.on_change(changed.note)
-    tasks = [asyncio.create_task(informer.run()) for informer in informers.values()]
-    try:
-        await asyncio.gather(*(informer.synced.wait() for informer in informers.values()))
-        yield {kind: informer.items for kind, informer in informers.items()}, changed
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+            raise TimedOut(await _what_is_missing(self._client, self._cluster, missing, self._timeout_s)) from None
 
 
 class _Coalesced:

@@ -63,6 +63,12 @@ def lacks(cluster: ClusterSpec, applied: Collection[tuple[Kind, Key]], seen: See
     return [Lack(text) for text in (*_endpoints(applied, seen), *_rules(cluster, seen))]
 
 
+def unregistered(cluster: ClusterSpec, seen: Seen) -> list[Lack]:
+    """The nodes that the cluster does not know of yet."""
+    names = (node.name for node in cluster.nodes if Key("", node.name) not in seen[NODE])
+    return [Lack(f"node {name}: has not registered") for name in names]
+
+
 def _nodes(cluster: ClusterSpec, nodes: Mapping[Key, Object]) -> Iterator[str]:
     workers = {node.name for node in cluster.nodes if not node.is_external}
     for node in cluster.nodes:

@@ -28,6 +28,7 @@ from testbed.topology.plan import plan
 from testbed.topology.schema import Topology
 from testbed.topology.source import Source
 from testbed.topology.spec import ClusterSpec
+from testbed.waiting import wait_until_async
 
 
 def cluster(*nodes: dict[str, Any]) -> ClusterSpec:
@@ -227,3 +228,34 @@ async def test_a_timeout_names_what_is_missing_and_the_last_event() -> None:
         "  pod default/web: on a: Pending; last event: Failed: no image",
     ]
     assert (await client.list(EVENT)).items
+
+
+async def test_pods_are_applied_only_once_every_node_has_registered() -> None:
+    spec, order = cluster(), list[str]()
+    client = await simulated(spec)
+
+    async def created() -> bool:
+        return "create Pod web" in order
+
+    client.intercept = lambda verb, kind, key: order.append(f"{verb} {kind.kind} {key.name}")
+    web = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "web"}, "spec": {}}
+    work = asyncio.create_task(bring_up(client, spec, [Manifest(web, POD, Source("m"))], lambda _: None, timeout_s=5))
+    for item in (*NODES, *LEASES):
+        await asyncio.sleep(0.02)
+        await client.create(item)
+    await wait_until_async(created, 5, "the pod")
+    assert order.index("create Node b") < order.index("create Pod web")
+    await client.patch(POD, "web", {"status": pod("web")["status"]}, "default", subresource="status")
+    await work
+
+
+async def test_what_was_just_applied_is_not_judged_by_what_was_seen_before() -> None:
+    client = await simulated(cluster())
+    for item in (*NODES, *LEASES, deployment(2)):
+        await client.create(item)
+    await client.patch(DEPLOYMENT, "web", {"status": deployment(2)["status"]}, "default", subresource="status")
+    changed = {**deployment(2), "spec": {"replicas": 3, "selector": {"matchLabels": {"app": "web"}}}}
+    manifest = Manifest({key: changed[key] for key in ("apiVersion", "kind", "spec")} | {"metadata": {"name": "web"}},
+                        DEPLOYMENT, Source("m"))  # fmt: skip
+    with pytest.raises(TimedOut, match="2 of 3 pods are Ready"):
+        await bring_up(client, cluster(), [manifest], lambda _: None, timeout_s=0.3)

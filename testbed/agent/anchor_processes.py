@@ -186,6 +186,7 @@ class Processes:
         os.close(reader)
         if failure:
             process.reason = failure
+            process.on_exit.clear()
             if self._by_pid.pop(process.pid, None):
                 os.waitpid(process.pid, 0)
                 self._ended(process, 127)

@@ -102,6 +102,7 @@ class AgentServer:
             try:
                 await self._answer(request, connection)
             except TestbedError as error:
+                log.info("%s refused: %s", "/".join(request.path), error)
                 await connection.refuse(error if isinstance(error, ApiError) else ApiError(str(error)))
         except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, BadRequest) as error:
             log.info("a client has gone: %s", error)

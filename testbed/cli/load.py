@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from testbed.cli.options import ClusterOption, NamespaceOption, Output, OutputOption
-from testbed.cli.terminal import print_json, print_table, progress
+from testbed.cli.terminal import note, print_json, print_table, progress
 
 if TYPE_CHECKING:
     from testbed.cli.load_pod import LoadRequest
@@ -61,7 +61,7 @@ async def _load(cluster: str, request: LoadRequest, show: Progress) -> LoadRecor
     from testbed.cli.pods import client_of_cluster
 
     async with client_of_cluster(cluster) as client:
-        return await run_load(client, request, show)
+        return await run_load(client, request, show, note)
 
 
 def _print(record: LoadRecord) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,10 +31,11 @@ from testbed.loadgen.user import RawHttpUser
 class Get(RawHttpUser):
     """Everything is inherited."""
 '''
+Say = Callable[[str], None]
 LABEL = "testbed/load"
 MOUNT = "/loadtest"
 START_TIMEOUT_S = 60.0
-_LAST_LINES = 15
+_PROGRESS = re.compile(r"\s*[\d.]+ s  ")
 
 
 @dataclass(frozen=True)
@@ -55,13 +57,20 @@ def read_locustfile(file: Path | None) -> str:
     if file is None:
         return DEFAULT_LOCUSTFILE
     try:
-        return file.read_text(encoding="utf-8")
+        text = file.read_text(encoding="utf-8")
+        compile(text, str(file), "exec")
     except OSError as error:
         raise BadInput(f"locustfile {file} cannot be read: {error.strerror}") from None
+    except SyntaxError as error:
+        raise BadInput(f"{file}:{error.lineno}: is not Python: {error.msg}") from None
+    return text
 
 
-async def run_load(client: HttpClient, request: LoadRequest, progress: Progress) -> LoadRecord:
-    """Run it in a pod of its own and return what it measured; CommandFailed with its last words if it did not."""
+async def run_load(client: HttpClient, request: LoadRequest, progress: Progress, say: Say) -> LoadRecord:
+    """Run it in a pod of its own and return what it measured; CommandFailed with its last words if it did not.
+
+    `say` gets every line that the locustfile itself prints.
+    """
     await _check_node(client, request.node)
     url = await target_url(client, request.target, request.namespace)
     name = f"load-{secrets.token_hex(3)}"
@@ -70,7 +79,7 @@ async def run_load(client: HttpClient, request: LoadRequest, progress: Progress)
         await client.create(config_map(name, request))
         await client.create(load_pod(name, request, url))
         await _started(client, request.namespace, name)
-        return await _followed(client, request.namespace, name, progress)
+        return await _followed(client, request.namespace, name, progress, say)
     finally:
         for kind in (POD, CONFIG_MAP):
             with suppress(NotFound):
@@ -179,16 +188,18 @@ async def _started(client: HttpClient, namespace: str, name: str) -> None:
         raise TimedOut(f"{error}: it {pod_state(await client.get(POD, name, namespace))}") from None
 
 
-async def _followed(client: HttpClient, namespace: str, name: str, progress: Progress) -> LoadRecord:
-    """What the pod prints is progress, except for its last line: the record."""
-    said: list[str] = []
+async def _followed(client: HttpClient, namespace: str, name: str, progress: Progress, say: Say) -> LoadRecord:
+    """What the pod prints is progress, then the record as its last line; the rest is the locustfile's own words."""
+    last = "nothing"
     async for line in _lines(client.logs(namespace, name, follow=True)):
         if line.startswith("{"):
             return LoadRecord.from_json(json.loads(line))
-        said.append(line)
-        progress(line)
-    last = "\n".join(said[-_LAST_LINES:]) or "nothing"
-    raise CommandFailed(f"the load pod ended without a result, and said:\n{last}")
+        if _PROGRESS.match(line):
+            progress(line.strip())
+        elif line.strip():
+            say(line)
+            last = line.strip()
+    raise CommandFailed(f"the load pod ended without a result; its last words were: {last}")
 
 
 async def _lines(chunks: AsyncIterator[bytes]) -> AsyncIterator[str]:
@@ -196,6 +207,6 @@ async def _lines(chunks: AsyncIterator[bytes]) -> AsyncIterator[str]:
     async for chunk in chunks:
         *lines, rest = (rest + chunk).split(b"\n")
         for line in lines:
-            yield line.decode(errors="replace").strip()
+            yield line.decode(errors="replace")
     if rest:
-        yield rest.decode(errors="replace").strip()
+        yield rest.decode(errors="replace")

@@ -98,7 +98,8 @@ def exec_(
     async def attached() -> int:
         async with client_of_cluster(cluster) as client:
             found = await find_pod(client, pod, namespace)
-            return await run_attached(client, found, argv, container=container, tty=has_tty, stdin=stdin)
+            return await run_attached(client, found, program, container=container, tty=has_tty, stdin=stdin)
 
+    program = argv[1:] if argv[0] == "--" else argv
     has_tty = sys.stdin.isatty() and sys.stdout.isatty() if tty is None else tty
     raise typer.Exit(asyncio.run(attached()))

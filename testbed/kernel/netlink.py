@@ -20,9 +20,11 @@ from testbed.kernel import rtnl
 from testbed.kernel.links import STATIC_ROUTE, Hop, LinkState, Peer, Vxlan
 from testbed.kernel.nlsocket import NETLINK_ROUTE, NetlinkSocket
 from testbed.kernel.rtnl import Change
+from testbed.waiting import wait_until
 
 log = logging.getLogger(__name__)
 
+_SETTLE_S = 2.0
 _GONE = (errno.ENODEV, errno.ENOENT, errno.ESRCH, errno.EADDRNOTAVAIL)
 
 
@@ -58,6 +60,10 @@ class NetlinkLinks:
         # The kernel cannot bring the other end up while it makes the pair (ENOTCONN).
         with _closing(self.enter(peer.netns)) as there:
             there._adjust(peer.name, mtu=mtu, mac=peer.mac)
+            there._settle(peer.name)
+        self._settle(name)
+        if master:
+            self._settle(master)
 
     def ensure_vxlan(self, name: str, vxlan: Vxlan) -> None:
         """A VXLAN device, up, nolearning; one with other parameters is replaced."""
@@ -168,6 +174,13 @@ class NetlinkLinks:
         )
         if change != rtnl.set_link(name):
             self._apply([change])
+
+    def _settle(self, name: str) -> None:
+        """Wait until the device really sends: the kernel's link watch notices a new carrier a moment later.
+
+        Otherwise the first ARP request is lost, and the next one comes after a second.
+        """
+        wait_until(lambda: self._link(name).is_operational, _SETTLE_S, f"carrier of {name}", every_s=0.001)
 
     def _is_pair(self, name: str, peer: Peer, peer_netns_fd: int) -> bool:
         here = self._find(name)

@@ -24,7 +24,7 @@ RTM_GETNSID = 90
 RTNLGRP_LINK, RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV4_ROUTE = 1, 5, 7
 
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_MASTER = 1, 3, 4, 5, 10
-IFLA_LINKINFO, IFLA_NET_NS_FD, IFLA_LINK_NETNSID = 18, 28, 37
+IFLA_OPERSTATE, IFLA_LINKINFO, IFLA_NET_NS_FD, IFLA_LINK_NETNSID = 16, 18, 28, 37
 _INFO_KIND, _INFO_DATA, _VETH_PEER, _BR_STP_STATE = 1, 2, 1, 5
 _VXLAN_ID, _VXLAN_LINK, _VXLAN_LOCAL, _VXLAN_LEARNING, _VXLAN_PORT = 1, 3, 4, 7, 15
 _IFA_ADDRESS, _IFA_LOCAL = 1, 2
@@ -33,6 +33,7 @@ _NDA_DST, _NDA_LLADDR = 1, 2
 _NETNSA_NSID, _NETNSA_FD = 1, 3
 
 IFF_UP = 1
+_OPERATIONAL = (0, 6)  # IF_OPER_UNKNOWN (a device that has no carrier to speak of) and IF_OPER_UP (RFC 2863)
 _RTNH_F_ONLINK = 4
 _MAIN_TABLE = 254
 _UNICAST = 1
@@ -63,6 +64,8 @@ class Link:
     """A device with what identifies it beyond its state: the device behind it, and its kind's own parameters."""
 
     state: LinkState
+    is_operational: bool
+    """Up, with carrier, and noticed so: before that, whatever it is given to send is dropped without a word."""
     master: int
     behind: int
     behind_netns: int | None
@@ -102,6 +105,7 @@ def parse_link(reply: Reply) -> Link:
     behind = found.get(IFLA_LINK_NETNSID)
     return Link(
         state,
+        is_operational=nlmsg.as_int(found.get(IFLA_OPERSTATE, b"")) in _OPERATIONAL,
         master=nlmsg.as_int(found.get(IFLA_MASTER, b"")),
         behind=nlmsg.as_int(found.get(IFLA_LINK, b"")),
         behind_netns=None if behind is None else _signed(behind),

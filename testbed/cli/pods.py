@@ -23,7 +23,7 @@ PodArgument = Annotated[str, typer.Argument(help="POD, NAMESPACE/POD, deployment
 def client_of_cluster(cluster: str) -> HttpClient:
     """A client for the cluster of that name, or the only one."""
     from testbed.runtime.choose import find
-    from testbed.runtime.lifecycle import client_of
+    from testbed.runtime.connect import client_of
 
     found = find(cluster)
     return client_of(found.runtime.endpoint(found.name))

@@ -46,7 +46,7 @@ def _state(cluster: Cluster) -> str:
 
 
 async def _overview(cluster: Cluster) -> Overview:
-    from testbed.runtime.lifecycle import client_of
+    from testbed.runtime.connect import client_of
     from testbed.runtime.overview import overview
 
     async with client_of(cluster.runtime.endpoint(cluster.name)) as client:

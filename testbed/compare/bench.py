@@ -21,7 +21,7 @@ from testbed.compare.schema import Variant
 from testbed.compare.session import Refused, Session, session
 from testbed.compare.workloads import NAMESPACE, PORT, client_name, probe_name, target_name
 from testbed.loadgen.records import Trial, TrialResult
-from testbed.runtime.lifecycle import client_of
+from testbed.runtime.connect import client_of
 from testbed.runtime.protocol import Endpoint
 from testbed.topology.spec import ClusterSpec
 

@@ -11,11 +11,11 @@ from contextlib import asynccontextmanager, suppress
 from testbed.api.kinds import CONFIG_MAP, EVENT
 from testbed.api.objects import Key, Object
 from testbed.api.wellknown import CLUSTER_CONFIG_MAP, SYSTEM_NAMESPACE
-from testbed.client.http import HttpClient
 from testbed.client.informer import Informer
 from testbed.client.protocol import Client
 from testbed.errors import NotFound, ServiceUnavailable, TimedOut
 from testbed.runtime.apply import UP, Applied, apply, prune
+from testbed.runtime.connect import client_of
 from testbed.runtime.protocol import Endpoint, Progress, Runtime
 from testbed.runtime.readiness import WATCHED, Lack, Seen, is_current, lacks, summary, unregistered
 from testbed.topology.manifests import Manifest
@@ -81,11 +81,6 @@ async def bring_up(
         waiting.learn(applied)
         wanted = [(result.kind, result.key) for result in applied]
         await waiting.until(lambda seen: lacks(spec, wanted, seen))
-
-
-def client_of(endpoint: Endpoint) -> HttpClient:
-    """A client for that cluster; use it as `async with`."""
-    return HttpClient(endpoint.url, endpoint.token, endpoint.ca, endpoint.socket)
 
 
 async def _hand_over(client: Client, spec: ClusterSpec) -> None:

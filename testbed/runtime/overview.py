@@ -57,14 +57,15 @@ def rows(held: Mapping[Kind, Sequence[Object]], now: datetime) -> Overview:
 
 def _node(node: Object) -> Row:
     proof = condition(node, "NetworkUnavailable")
+    role = labels(node).get(ROLE_LABEL, "")
     addresses = {entry.get("type"): entry.get("address") for entry in status(node).get("addresses") or []}
     return {
         "name": name(node),
         "status": "Ready" if objects.is_ready(node) else "NotReady",
-        "role": labels(node).get(ROLE_LABEL, ""),
+        "role": role,
         "address": addresses.get("InternalIP", ""),
         "pod cidr": spec(node).get("podCIDR", ""),
-        "backend": objects.annotations(node).get(BACKEND_ANNOTATION, ""),
+        "backend": "" if role == "external" else objects.annotations(node).get(BACKEND_ANNOTATION, ""),
         "network": proof.get("message") or proof.get("reason") or "",
     }
 

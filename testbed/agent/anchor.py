@@ -36,9 +36,11 @@ def main() -> None:
     """`-c 'from testbed.agent.anchor import main; main()' testbed-anchor CLUSTER CONFIG`: found by that in /proc.
 
     CONFIG is JSON: `run_dir`; `socket_fd`, the listening Unix socket of this anchor; `keep_fd`, a socket for the
-    process whose plan asks for it; `needed`, paths that containers must see.
+    process whose plan asks for it; `before_fd`, a file to keep open; `needed`, paths that containers must see.
     """
     config = json.loads(sys.argv[3])
+    for fd in (config["socket_fd"], config["keep_fd"], config["before_fd"]):
+        os.set_inheritable(fd, False)
     private = Path(config["run_dir"], PRIVATE)
     machine = this_machine(config["needed"])
     try:

@@ -36,6 +36,7 @@ from testbed.agent.docker_names import (
     HOLDERS,
     IMAGE_LABEL,
     IMAGES_VARIABLE,
+    NO_NETWORK,
     POD,
     POD_LABEL,
     POD_NAME_LABEL,
@@ -81,7 +82,7 @@ class DockerSandboxes:
         container = self._names.container(POD, namespace, name, pod_uid)
         labels = {**self._labels(POD, pod_uid), POD_NAMESPACE_LABEL: namespace, POD_NAME_LABEL: name}
         host_config = self._engine.api.create_host_config(
-            network_mode="none",
+            network_mode=NO_NETWORK,
             restart_policy={"Name": "always"},
             cap_drop=["ALL"],
             security_opt=["no-new-privileges"],
@@ -89,7 +90,12 @@ class DockerSandboxes:
         )
         with explained(f"the sandbox of pod {namespace}/{name}"):
             found = self._create(
-                container, image=self._reference(PAUSE), hostname=hostname, labels=labels, host_config=host_config
+                container,
+                image=self._reference(PAUSE),
+                hostname=hostname,
+                labels=labels,
+                network_disabled=True,
+                host_config=host_config,
             )
             self._engine.api.start(found)
         look = self._looks.at(found)

@@ -13,6 +13,7 @@ import select
 import signal
 import socket
 import stat
+import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -52,6 +53,11 @@ class Dirs:
         return self.run / "api.sock"
 
     @property
+    def log(self) -> Path:
+        """What the anchor says when it cannot start."""
+        return self.run / "anchor.log"
+
+    @property
     def bootstrap(self) -> Path:
         """See runtime.bootstrap."""
         return self.state / "bootstrap"
@@ -59,11 +65,18 @@ class Dirs:
 
 @dataclass(frozen=True)
 class Anchor:
-    """A running anchor: its pid as seen from here, and the run directory that it was started with."""
+    """A running anchor: its pid as seen from here, and what its arguments tell."""
 
     cluster: str
     pid: int
     run_dir: Path
+    before_fd: int
+
+    @property
+    def before(self) -> str:
+        """What `launch` was given to remember, from a file that only the anchor holds; empty where there is none."""
+        memory = Path(f"/proc/{self.pid}/fd/{self.before_fd}")
+        return memory.read_text(encoding="utf-8") if memory.exists() else ""
 
 
 def run_base() -> Path:
@@ -100,30 +113,42 @@ def find() -> Iterator[Anchor]:
         if len(pids) == depth + 1 and pids[-1] == 1:
             index = arguments.index(PROCESS_NAME)
             config = json.loads(arguments[index + 2])
-            yield Anchor(arguments[index + 1], int(entry.name), Path(config["run_dir"]))
+            yield Anchor(arguments[index + 1], int(entry.name), Path(config["run_dir"]), config.get("before_fd", -1))
 
 
-def launch(cluster: str, where: Dirs, api: socket.socket) -> AnchorClient:
-    """Start an anchor that keeps `api` for the control plane. MachineLacks where the machine does not allow it."""
+def launch(cluster: str, where: Dirs, api: socket.socket, before: str) -> AnchorClient:
+    """Start an anchor that keeps `api` for the control plane, and `before` for `delete`.
+
+    MachineLacks where the machine does not allow it.
+    """
     where.run.mkdir(parents=True, exist_ok=True, mode=0o700)
     where.anchor_socket.unlink(missing_ok=True)
-    log = where.run / "anchor.log"
-    with socket.socket(socket.AF_UNIX) as listener:
+    package = Path(testbed.__file__).parents[1]
+    with socket.socket(socket.AF_UNIX) as listener, os.fdopen(os.memfd_create("testbed-before"), "w") as memory:
         listener.bind(str(where.anchor_socket))
         listener.listen(128)
-        package = Path(testbed.__file__).parents[1]
-        needed = [sys.prefix, sys.base_prefix, str(package), str(images_dir())]
+        memory.write(before)
+        memory.flush()
         config = {
-            "run_dir": str(where.run), "socket_fd": listener.fileno(), "keep_fd": api.fileno(), "needed": needed,
-        }  # fmt: skip
+            "run_dir": str(where.run),
+            "socket_fd": listener.fileno(),
+            "keep_fd": api.fileno(),
+            "before_fd": memory.fileno(),
+            "needed": [sys.prefix, sys.base_prefix, str(package), str(images_dir())],
+        }
         code = START.format(path=str(package))
         argv = [sys.executable, "-I", "-S", "-c", code, PROCESS_NAME, cluster, json.dumps(config)]
-        launcher = shell.start(argv, output=log, pass_fds=(listener.fileno(), api.fileno()))
+        launcher = shell.start(argv, output=where.log, pass_fds=(listener.fileno(), api.fileno(), memory.fileno()))
+    return _reached(launcher, where)
+
+
+def _reached(launcher: subprocess.Popen[bytes], where: Dirs) -> AnchorClient:
+    """The client, once the anchor answers; its socket has been listening since before it was started."""
     client = AnchorClient(where.anchor_socket)
     try:
         client.notes()
     except NotFound:
-        said = log.read_text(encoding="utf-8", errors="replace").strip().rpartition("\n")[2]
+        said = where.log.read_text(encoding="utf-8", errors="replace").strip().rpartition("\n")[2]
         raise MachineLacks(USER_NAMESPACES.format(reason=said) if os.geteuid() else said) from None
     finally:
         launcher.wait()

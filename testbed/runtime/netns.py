@@ -15,7 +15,7 @@ import socket
 import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -96,12 +96,13 @@ class NetnsRuntime:
 
     def delete(self, cluster: str, progress: Progress) -> Removal:
         """Kill the anchor and remove the cluster's directories, then look for anything that is left."""
-        before = self._machine_before(cluster)
         progress(f"ending the processes of {cluster}")
+        before: Machine | None = None
         ended: dict[Anchor, frozenset[str]] = {}
         removed: list[str] = []
         for anchor in anchors.find():
             if anchor.cluster == cluster:
+                before = Machine.from_json(anchor.before) if anchor.before else None
                 ended[anchor] = anchors.namespaces_of(anchor)
                 removed.append(anchors.describe(anchor))
                 anchors.end(anchor)
@@ -110,6 +111,8 @@ class NetnsRuntime:
         for directory in sorted(directory for directory in directories if directory.exists()):
             shutil.rmtree(directory)
             removed.append(f"directory {directory}")
+            with suppress(OSError):  # there are other clusters
+                directory.parent.rmdir()
         progress("comparing the machine with what it was before")
         return _proven(removed, ended, directories, before)
 
@@ -132,21 +135,14 @@ class NetnsRuntime:
                 return AnchorClient(Dirs(anchor.run_dir, anchor.run_dir).anchor_socket).notes()
         raise NotFound(f"no cluster {cluster} runs on namespaces")
 
-    def _machine_before(self, cluster: str) -> Machine | None:
-        try:
-            return Machine.from_json(self._notes(cluster)["before"])
-        except (NotFound, KeyError):
-            return None
-
 
 def _launch(cluster: str, where: Dirs) -> AnchorClient:
     """A new anchor that keeps a socket on 127.0.0.1 and remembers what the machine was like."""
-    before = Machine.seen_now()
     with socket.socket() as api:
         api.bind(("127.0.0.1", 0))
         api.listen(128)
-        anchor = anchors.launch(cluster, where, api)
-        anchor.note({"port": api.getsockname()[1], "before": before.to_json()})
+        anchor = anchors.launch(cluster, where, api, Machine.seen_now().to_json())
+        anchor.note({"port": api.getsockname()[1]})
         return anchor
 
 

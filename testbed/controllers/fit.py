@@ -61,8 +61,8 @@ def _tolerated(pod: Object, candidate: Candidate) -> str:
 def _selected(pod: Object, candidate: Candidate) -> str:
     wanted: Mapping[str, str] = spec(pod).get("nodeSelector") or {}
     required = required_affinity(pod, "nodeAffinity")
-    terms = required["nodeSelectorTerms"] if required else [{}]
-    if wanted.items() <= labels(candidate.node).items() and any(_term_matches(t, candidate.node) for t in terms):
+    is_like = not wanted or wanted.items() <= labels(candidate.node).items()
+    if is_like and (not required or any(_term_matches(t, candidate.node) for t in required["nodeSelectorTerms"])):
         return ""
     return "node(s) didn't match Pod's node affinity/selector"
 

@@ -16,6 +16,7 @@ T = TypeVar("T")
 
 FIRST_RETRY_S = 0.01
 LAST_RETRY_S = 10.0
+MOST_REST_S = 0.1
 UNREADABLE = (KeyError, TypeError, ValueError, AttributeError)
 """What reading a malformed object raises. One such object must not stop the loop for all the others."""
 
@@ -24,8 +25,9 @@ class Loop(Generic[H]):
     """Keys go in, in any number and order; each is reconciled soon after it was last asked for.
 
     A key is never reconciled twice at the same time; however often it is asked for meanwhile, it is done once more
-    afterwards. A reconcile that fails is tried again, later each time. `pace_s` is the least time between two
-    reconciles of one key: the first comes at once, and what follows within that time is done in one.
+    afterwards. A reconcile that fails is tried again, later each time. `pace_s` is the least pause between two
+    reconciles of one key, or, where one takes long, that long again (at most 0.1 s): the first comes at once, and what
+    follows within the pause is done in one.
     """
 
     def __init__(
@@ -71,13 +73,16 @@ class Loop(Generic[H]):
         self.enqueue(key)
 
     async def _work(self) -> None:
+        clock = asyncio.get_running_loop()
         while True:
             key = await self._queue.get()
             self._due.discard(key)
             self._busy.add(key)
+            begun = clock.time()
             await self._attempt(key)
             if self._pace_s:
-                asyncio.get_running_loop().call_later(self._pace_s, self._release, key)
+                took_s = min(clock.time() - begun, MOST_REST_S)
+                clock.call_later(max(self._pace_s, took_s), self._release, key)
             else:
                 self._release(key)
 

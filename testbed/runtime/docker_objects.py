@@ -12,7 +12,7 @@ from docker.errors import APIError, NotFound
 from docker.types import LogConfig
 
 from testbed.agent.docker_engine import explained
-from testbed.agent.docker_names import CLUSTER_LABEL, FINGERPRINT_LABEL, ROLE_LABEL, of_cluster
+from testbed.agent.docker_names import CLUSTER_LABEL, FINGERPRINT_LABEL, NO_NETWORK, ROLE_LABEL, of_cluster
 from testbed.runtime.docker_parts import Part
 
 WORKERS = 6
@@ -88,6 +88,7 @@ def ensure(
             labels=own,
             environment=dict(part.environment),
             ports=[part.publishes] if part.publishes else None,
+            network_disabled=part.network == NO_NETWORK,
             host_config=_host_config(engine, part, mode, port),
         )
     return Found(str(created["Id"]), part.name, False, own, mode)

@@ -25,6 +25,7 @@ from testbed.agent.docker_names import (
     HOLDERS,
     HOST_LABEL,
     IMAGES_VARIABLE,
+    NO_NETWORK,
     NODE,
     NODE_LABEL,
     SWITCH,
@@ -90,7 +91,7 @@ def switch(spec: ClusterSpec, ground: Ground) -> Part:
         SWITCH,
         ground.images["testbed/pause"],
         hostname=SWITCH,
-        network="none",
+        network=NO_NETWORK,
         sysctls={**ROUTER, **ground.optional_sysctls},
         binds=(f"{names.bootstrap}:{BOOTSTRAP_DIR}",),
     )
@@ -147,7 +148,7 @@ def _node_chain(spec: ClusterSpec, node: NodeSpec, ground: Ground) -> tuple[Part
         NODE,
         ground.images["testbed/pause"],
         hostname=node.name,
-        network="none",
+        network=NO_NETWORK,
         labels=labels,
         sysctls={} if node.is_external else {**REQUIRED, **ground.optional_sysctls},
     )

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from testbed.api.kinds import NODE
 from testbed.api.objects import Key, Object, metadata, name, namespace, spec, status
+from testbed.apiserver.exchange import parsed
 from testbed.apiserver.resources import Resources
-from testbed.errors import BadRequest, ServiceUnavailable
+from testbed.errors import ApiError, BadRequest, ServiceUnavailable, api_error
 
 CONNECT_TIMEOUT_S = 5.0
 DEFAULT_CONTAINER = "kubectl.kubernetes.io/default-container"
@@ -41,6 +43,15 @@ class Agents:
 def unreachable(address: str, port: int, error: BaseException) -> ServiceUnavailable:
     """The refusal where an agent does not answer."""
     return ServiceUnavailable(f"error dialing backend: the agent at {address}:{port}: {error or type(error).__name__}")
+
+
+def refused(status: int, body: bytes) -> ApiError:
+    """The agent's own refusal: its Status, or what it said."""
+    with suppress(BadRequest):
+        said = parsed(body)
+        if isinstance(said, dict) and said.get("kind") == "Status":
+            return api_error(said)
+    return api_error({"code": status, "message": body.decode(errors="replace").strip()})
 
 
 def container_of(pod: Object, asked: str) -> str:

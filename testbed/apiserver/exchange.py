@@ -19,6 +19,8 @@ Send = Callable[[Message], Awaitable[None]]
 
 BODY_LIMIT = 3 << 20
 """Bytes; Kubernetes' own limit."""
+MAX_DIGITS = 18
+"""Of a number in a query: what fits into 64 bits."""
 JSON = b"application/json"
 TEXT = b"text/plain; charset=utf-8"
 MERGE_PATCH = b"application/merge-patch+json"
@@ -61,7 +63,7 @@ class Request:
         value = self.query.get(name, "")
         if not value:
             return None
-        if not (value.isascii() and value.isdigit()):
+        if not (value.isascii() and value.isdigit() and len(value) <= MAX_DIGITS):
             raise BadRequest(f"{name}={value}: not a number")
         return int(value)
 

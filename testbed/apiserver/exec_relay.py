@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from contextlib import suppress
 from urllib.parse import urlencode
 
 import orjson
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
+from websockets.frames import CloseCode
+from websockets.typing import Subprotocol
 
 from testbed.api.kinds import POD
-from testbed.apiserver.agents import Agents, agent_of, agent_path, container_of, unreachable
+from testbed.apiserver.agents import Agents, agent_of, agent_path, container_of, refused, unreachable
 from testbed.apiserver.auth import BearerToken
 from testbed.apiserver.exchange import JSON, Request, Send
 from testbed.apiserver.resources import Resources
 from testbed.apiserver.routes import nothing_there, target
-from testbed.errors import ApiError, BadRequest, api_error
-
-if TYPE_CHECKING:
-    from websockets.asyncio.client import ClientConnection
+from testbed.errors import ApiError, BadRequest
 
 PROTOCOL = "v5.channel.k8s.io"
 PASSED_ON = ("command", "stdin", "stdout", "stderr", "tty")
-CLOSE_REASON_LIMIT = 120
-"""Bytes; a close frame holds at most 123 (RFC 6455, 5.5)."""
 
 
 async def serve(request: Request, send: Send, token: BearerToken, resources: Resources, agents: Agents) -> None:
@@ -40,9 +39,6 @@ async def serve(request: Request, send: Send, token: BearerToken, resources: Res
 
 
 async def _dialled(request: Request, resources: Resources, agents: Agents) -> ClientConnection:
-    from websockets.asyncio.client import connect  # here, because only exec needs these 30 ms of imports
-    from websockets.exceptions import InvalidHandshake, InvalidStatus
-
     addressed = target(request.path)
     if addressed.kind != POD or addressed.subresource != "exec":
         raise nothing_there()
@@ -50,43 +46,45 @@ async def _dialled(request: Request, resources: Resources, agents: Agents) -> Cl
         raise BadRequest(f"you must specify at least 1 of the WebSocket sub-protocols: {PROTOCOL}")
     pod = resources.get(POD, addressed.key).document
     path = agent_path(pod, container_of(pod, request.query.get("container", "")), "exec")
-    options = [(name, value) for name, value in request.parameters if name in PASSED_ON]
+    options = urlencode([(name, value) for name, value in request.parameters if name in PASSED_ON])
     address, port = agent_of(resources, pod)
     try:
         return await connect(
-            f"wss://{address}:{port}{path}?{urlencode(options)}",
+            f"wss://{address}:{port}{path}?{options}",
             ssl=agents.tls,
             additional_headers=agents.headers,
-            subprotocols=[PROTOCOL],  # type: ignore[list-item]
+            subprotocols=[Subprotocol(PROTOCOL)],
             compression=None,
             max_size=None,
             proxy=None,
         )
     except InvalidStatus as error:
-        said = bytes(error.response.body or b"").decode(errors="replace").strip()
-        raise api_error({"code": error.response.status_code, "message": said}) from error
+        raise refused(error.response.status_code, bytes(error.response.body or b"")) from error
     except (InvalidHandshake, OSError, TimeoutError) as error:
         raise unreachable(address, port, error) from error
 
 
 async def _relay(request: Request, send: Send, agent: ClientConnection) -> None:
-    """Both directions until either side ends; the agent's close is passed on."""
+    """Both directions until either side ends. The agent's end, good or bad, is the client's."""
     upward = asyncio.create_task(_to_agent(request, agent))
+    code, reason = CloseCode.NORMAL_CLOSURE, ""
     try:
         async for message in agent:
-            data = message.encode() if isinstance(message, str) else message
-            await send({"type": "websocket.send", "bytes": data})
-    finally:
-        upward.cancel()
-    if agent.close_code is not None and not upward.done():
-        reason = (agent.close_reason or "")[:CLOSE_REASON_LIMIT]
-        await send({"type": "websocket.close", "code": 1000, "reason": reason})
+            await send({"type": "websocket.send", "bytes": message.encode() if isinstance(message, str) else message})
+    except ConnectionClosed:
+        code, reason = CloseCode.INTERNAL_ERROR, "the connection to the agent broke"
+    has_left = upward.done()
+    upward.cancel()
+    if not has_left:
+        await send({"type": "websocket.close", "code": int(code), "reason": reason})
 
 
 async def _to_agent(request: Request, agent: ClientConnection) -> None:
-    while (message := await request.receive())["type"] == "websocket.receive":
-        data: Any = message.get("bytes")
-        await agent.send(data if data is not None else message["text"].encode())
+    """Until the client leaves, which closes the agent's side, or the agent has."""
+    with suppress(ConnectionClosed):
+        while (message := await request.receive())["type"] == "websocket.receive":
+            data = message.get("bytes")
+            await agent.send(data if data is not None else message["text"].encode())
     await agent.close()
 
 

@@ -13,7 +13,7 @@ import orjson
 
 from testbed.api.objects import Object
 from testbed.api.patch import merge_patch
-from testbed.apiserver import discovery, exec_relay, logs
+from testbed.apiserver import discovery, logs
 from testbed.apiserver.agents import Agents
 from testbed.apiserver.auth import BearerToken
 from testbed.apiserver.deletion import DeleteOptions
@@ -77,6 +77,8 @@ class ApiServer:
         """One request or WebSocket."""
         request = Request(scope, receive)
         if scope["type"] == "websocket":
+            from testbed.apiserver import exec_relay  # 30 ms of imports that the start need not wait for
+
             await exec_relay.serve(request, send, self._token, self._resources, self._agents)
             return
         try:

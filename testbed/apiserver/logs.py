@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
@@ -12,10 +11,10 @@ from urllib.parse import urlencode
 import httptools
 
 from testbed.api.objects import Object
-from testbed.apiserver.agents import Agents, agent_of, agent_path, container_of, unreachable
-from testbed.apiserver.exchange import TEXT, Receive, Request, Send, parsed
+from testbed.apiserver.agents import Agents, agent_of, agent_path, container_of, refused, unreachable
+from testbed.apiserver.exchange import TEXT, Receive, Request, Send
 from testbed.apiserver.resources import Resources
-from testbed.errors import ApiError, BadRequest, ServiceUnavailable, api_error
+from testbed.errors import ApiError, ServiceUnavailable
 
 FLAGS = ("follow", "previous", "timestamps")
 NUMBERS = ("limitBytes", "sinceSeconds", "tailLines")
@@ -122,7 +121,7 @@ async def open_log(agents: Agents, resources: Resources, pod: Object, request: R
         return LogStream(response, request.receive)
     body = b"".join([chunk async for chunk in response.chunks()])
     response.close()
-    raise _refused(response.status, body)
+    raise refused(response.status, body)
 
 
 def _options(request: Request) -> dict[str, str]:
@@ -149,11 +148,3 @@ async def _asked(agents: Agents, address: str, port: int, path: str) -> AgentRes
         response.close()
         raise
     return response
-
-
-def _refused(status: int, body: bytes) -> ApiError:
-    with suppress(BadRequest):
-        said = parsed(body)
-        if isinstance(said, dict) and said.get("kind") == "Status":
-            return api_error(said)
-    return api_error({"code": status, "message": body.decode(errors="replace").strip()})

@@ -29,6 +29,14 @@ KEEP_ALIVE_S = 3600
 DRAIN_S = 2.0
 """How long requests under way may take to end when the server does."""
 BACKLOG = 1024
+ALIVE = (
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 15),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
+)
+"""Set on listeners, inherited by connections. A peer whose network namespace is gone sends no FIN: its watches end
+after 15 + 3 * 5 seconds."""
 
 
 class Listeners:
@@ -63,6 +71,8 @@ class Listeners:
 
     async def listen_tls(self, listener: socket.socket, tls: ssl.SSLContext) -> None:
         """HTTPS on a bound TCP socket."""
+        for option in ALIVE:
+            listener.setsockopt(*option)
         loop = asyncio.get_running_loop()
         self._servers.append(await loop.create_server(self._factory, sock=listener, ssl=tls, backlog=BACKLOG))
         log.info("serving on https://%s:%s", *listener.getsockname()[:2])
@@ -81,6 +91,13 @@ class Listeners:
         for connection in list(self._state.connections):
             if connection.transport is not None:
                 connection.transport.abort()
+
+
+def quiet_uvicorn() -> None:
+    """Let uvicorn log what is wrong, and not that an exec was refused, which it takes for a mistake of ours."""
+    logger = logging.getLogger("uvicorn.error")
+    logger.setLevel(logging.WARNING)
+    logger.addFilter(lambda record: "without completing handshake" not in record.getMessage())
 
 
 def tls_context(certificate: Path, key: Path) -> ssl.SSLContext:

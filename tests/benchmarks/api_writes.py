@@ -89,7 +89,7 @@ class Late:
         self.token = token
         self.began: dict[int, float] = {}
         self.seen: dict[int, float] = {}
-        self.idle: list[Connection] = []
+        self.idle: asyncio.Queue[Connection] = asyncio.Queue()
 
     def event(self, data: bytes) -> None:
         """A piece of the watch has come; a name that is split over two pieces is missed, and counted as such."""
@@ -102,8 +102,8 @@ class Late:
         start = time.perf_counter()
         for number in range(int(RATE * seconds)):
             await asyncio.sleep(start + number / RATE - time.perf_counter())
-            self.began[number] = time.perf_counter()
-            self.idle.pop().send(request(self.token, f"late-{number}"))
+            self.began[number] = time.perf_counter()  # waiting for a connection counts
+            (await self.idle.get()).send(request(self.token, f"late-{number}"))
         await asyncio.sleep(SETTLE_S)
 
     def delays_ms(self) -> list[float]:
@@ -164,7 +164,7 @@ async def _write_to_event(plane: ControlPlane, listener: socket.socket | None, s
         plane, listener, lambda: Watcher(late.event, request(plane.token, "", f"GET {COLLECTION}?watch=1"))
     )
     for _ in range(CONNECTIONS):
-        late.idle.append(await _connected(plane, listener, lambda: Connection(late.idle.append)))
+        late.idle.put_nowait(await _connected(plane, listener, lambda: Connection(late.idle.put_nowait)))
     await late.write(seconds)
     delays_ms = late.delays_ms()
     how = f"{len(delays_ms)} of {len(late.began)} events; median {statistics.median(delays_ms):.2f} ms, most "

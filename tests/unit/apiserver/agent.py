@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import orjson
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.datastructures import Headers
+from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
@@ -29,17 +30,27 @@ class Agent:
     """Answers exec with an echo of channel 0 on channel 1, and logs with a line."""
 
     port: int = 0
+    breaks_off: bool = False
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+    """An exec is over."""
     asked: list[tuple[str, str]] = field(default_factory=list)
     """Path and Authorization of each request."""
 
     async def exec(self, connection: ServerConnection) -> None:
         """Echo until told to end, then say how it ended."""
+        if self.breaks_off:
+            connection.transport.abort()
+        with suppress(ConnectionClosed):
+            await self._echo(connection)
+        self.ended.set()
+
+    async def _echo(self, connection: ServerConnection) -> None:
         async for message in connection:
             assert isinstance(message, bytes)
             if message == bytes([255, 0]):
-                break
+                await connection.send(b"\x03" + orjson.dumps({"status": "Success"}))
+                return
             await connection.send(b"\x01" + message[1:])
-        await connection.send(b"\x03" + orjson.dumps({"status": "Success"}))
 
     def plain(self, _connection: ServerConnection, request: Request) -> Response | None:
         """Log requests are answered at once; the rest goes on as WebSockets."""

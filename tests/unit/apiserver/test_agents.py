@@ -1,5 +1,6 @@
 """Logs and exec: what the agent says reaches the client, and a missing agent is told."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -74,6 +75,21 @@ async def test_exec_needs_the_token_a_pod_and_a_container(agent_and_api: tuple[A
         await tried("web", container="x")
     with pytest.raises(BadRequest, match="does not have a host assigned"):
         await tried("unbound")
+
+
+async def test_an_agent_that_breaks_off_is_told(agent_and_api: tuple[Agent, Wire]) -> None:
+    agent, api = agent_and_api
+    agent.breaks_off = True
+    with pytest.raises(ServiceUnavailable, match="the connection to the agent broke"):
+        await exec_in(api, "web")
+
+
+async def test_a_client_that_leaves_ends_what_it_began(agent_and_api: tuple[Agent, Wire]) -> None:
+    agent, api = agent_and_api
+    async with client_of(api) as client:
+        async with client.exec("default", "web", ["cat"]) as stream:
+            await stream.send(b"a")
+        await asyncio.wait_for(agent.ended.wait(), 2.0)
 
 
 async def test_an_agent_that_is_not_there_is_told(tmp_path: Path) -> None:

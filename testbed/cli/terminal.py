@@ -51,15 +51,15 @@ def progress() -> Iterator[Progress]:
 
 
 def _plain_lines() -> Progress:
-    """A line per step; steps of the same sort (`waiting: …`) at most every few seconds."""
-    last = ("", 0.0)
+    """A line per step; of those that wait for something, which change all the time, one every few seconds."""
+    shown: dict[str, float] = {}
 
     def show(step: str) -> None:
-        nonlocal last
-        sort, now = step.partition(":")[0], time.monotonic()
-        if sort != last[0] or now - last[1] >= SECONDS_BETWEEN_LINES:
+        before, waiting, _ = step.partition("waiting")
+        sort, now = before if waiting else step, time.monotonic()
+        if now - shown.get(sort, -SECONDS_BETWEEN_LINES) >= SECONDS_BETWEEN_LINES:
             note(f"  {step}")
-            last = (sort, now)
+            shown[sort] = now
 
     return show
 

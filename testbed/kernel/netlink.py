@@ -37,9 +37,9 @@ class NetlinkLinks:
 
     def ensure_bridge(self, name: str, *, mtu: int, mac: str = "") -> None:
         """A Linux bridge, up, without spanning tree, of exactly this MTU."""
-        if not self._add(rtnl.add_bridge(name, mac)) and self._link(name).state.kind != "bridge":
-            self.delete_link(name)
-            self._add(rtnl.add_bridge(name, mac))
+        found = self._find(name)
+        if not found or found.state.kind != "bridge":
+            self._replace(found, rtnl.add_bridge(name, mac))
         # An MTU given at creation would not stick: the bridge would follow its smallest port.
         self._adjust(name, mtu=mtu, mac=mac)
 
@@ -49,17 +49,16 @@ class NetlinkLinks:
         An end that is left over without its peer is made anew.
         """
         bridge = (master, self._index(master)) if master else ("", 0)
-        with _opened(peer.netns) as fd:
-            pair = rtnl.add_veth(name, peer, fd, mtu=mtu, mac=mac, master=bridge)
-            if not self._add(pair):
-                if self._is_pair(name, peer, fd):
-                    self._adjust(name, mtu=mtu, mac=mac, master=bridge)
-                else:
-                    self._clear_pair(name, peer)
-                    self._apply([pair])
-        # The kernel cannot bring the other end up while it makes the pair (ENOTCONN).
         with _closing(self.enter(peer.netns)) as there:
+            with _opened(peer.netns) as fd:
+                found, other = self._find(name), there._find(peer.name)
+                if not found or not other or not self._is_pair(found, other, fd):
+                    if other:
+                        there.delete_link(peer.name)
+                    self._replace(found, rtnl.add_veth(name, peer, fd, mtu=mtu, mac=mac, master=bridge))
+            # The kernel cannot bring the other end up while it makes the pair (ENOTCONN).
             there._adjust(peer.name, mtu=mtu, mac=peer.mac)
+            self._adjust(name, mtu=mtu, mac=mac, master=bridge)
             there._settle(peer.name)
         self._settle(name)
         if master:
@@ -68,15 +67,11 @@ class NetlinkLinks:
     def ensure_vxlan(self, name: str, vxlan: Vxlan) -> None:
         """A VXLAN device, up, nolearning; one with other parameters is replaced."""
         device = self._index(vxlan.device)
-        if self._add(rtnl.add_vxlan(name, vxlan, device)):
-            return
+        found = self._find(name)
         wanted = (vxlan.vni, vxlan.local, vxlan.port, device, False)
-        found = self._link(name)
-        if found.state.kind != "vxlan" or found.vxlan != wanted:
-            self.delete_link(name)
-            self._apply([rtnl.add_vxlan(name, vxlan, device)])
-        else:
-            self._adjust(name, mtu=vxlan.mtu, mac=vxlan.mac)
+        if not found or found.state.kind != "vxlan" or found.vxlan != wanted:
+            self._replace(found, rtnl.add_vxlan(name, vxlan, device))
+        self._adjust(name, mtu=vxlan.mtu, mac=vxlan.mac)
 
     def ensure_up(self, name: str) -> None:
         """The device is up (`lo` too)."""
@@ -158,9 +153,11 @@ class NetlinkLinks:
         """Release the handle."""
         self._socket.close()
 
-    def _add(self, change: Change) -> bool:
-        """False where a device of that name, or of its peer's name, is there already."""
-        return self._apply([change], tolerate=(errno.EEXIST,)) == [0]
+    def _replace(self, found: rtnl.Link | None, new: Change) -> None:
+        """The new device in place of what was found; another process may be doing the same at this moment."""
+        if found:
+            self.delete_link(found.state.name)
+        self._apply([new], tolerate=(errno.EEXIST,))
 
     def _adjust(self, name: str, *, mtu: int, mac: str = "", master: tuple[str, int] = ("", 0)) -> None:
         """Up, and of this MTU, MAC and master, touching only what differs."""
@@ -182,19 +179,11 @@ class NetlinkLinks:
         """
         wait_until(lambda: self._link(name).is_operational, _SETTLE_S, f"carrier of {name}", every_s=0.001)
 
-    def _is_pair(self, name: str, peer: Peer, peer_netns_fd: int) -> bool:
-        here = self._find(name)
-        with _closing(self.enter(peer.netns)) as other:
-            there = other._find(peer.name)
-        if not here or not there or here.state.kind != "veth" or there.state.kind != "veth":
+    def _is_pair(self, here: rtnl.Link, there: rtnl.Link, peer_netns_fd: int) -> bool:
+        if here.state.kind != "veth" or there.state.kind != "veth":
             return False
         number = rtnl.parse_netns_id(self._socket.request(rtnl.get_netns_id(peer_netns_fd)))
         return here.behind == there.state.index and there.behind == here.state.index and here.behind_netns == number
-
-    def _clear_pair(self, name: str, peer: Peer) -> None:
-        self.delete_link(name)
-        with _closing(self.enter(peer.netns)) as there:
-            there.delete_link(peer.name)
 
     def _find(self, name: str) -> rtnl.Link | None:
         try:

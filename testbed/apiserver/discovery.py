@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 from typing import Any
 
-from testbed.api.kinds import KINDS, Kind
+from testbed.api.kinds import KINDS, NAMESPACE, Kind
 
 KUBERNETES = ("1", "33")
 """The release whose behaviour is followed."""
@@ -81,7 +81,7 @@ def _resource(kind: Kind) -> dict[str, Any]:
         "singularName": kind.kind.lower(),
         "namespaced": kind.namespaced,
         "kind": kind.kind,
-        "verbs": _VERBS,
+        "verbs": [verb for verb in _VERBS if kind != NAMESPACE or verb != "deletecollection"],
     }
     if kind.short_names:
         entry["shortNames"] = kind.short_names

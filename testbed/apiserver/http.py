@@ -11,6 +11,7 @@ from typing import Any
 
 import orjson
 
+from testbed.api.kinds import NAMESPACE
 from testbed.api.objects import Object
 from testbed.api.patch import merge_patch
 from testbed.apiserver import discovery, logs
@@ -95,7 +96,7 @@ class ApiServer:
             return found
         if path in HEALTH_PATHS:
             _require_get(request)
-            return Response(b"ok", media_type=TEXT)
+            return _health(path, request)
         addressed = target(path)
         verb = self._verbs.get((request.method, addressed.form))
         if verb is None or (request.method == "POST" and addressed.kind.namespaced and not addressed.namespace):
@@ -132,6 +133,8 @@ class ApiServer:
         return document(_deleted(addressed, record)) if is_gone else _object(record)
 
     async def _delete_collection(self, addressed: Target, request: Request) -> Response:
+        if addressed.kind == NAMESPACE:
+            raise not_allowed()
         options, query = await _delete_options(request), request.query
         selects = selection(addressed.kind, query.get("labelSelector", ""), query.get("fieldSelector", ""))
         page = await self._resources.delete_all(addressed.kind, addressed.namespace, selects, options)
@@ -174,6 +177,12 @@ def not_allowed() -> MethodNotAllowed:
 def _require_get(request: Request) -> None:
     if request.method != "GET":
         raise not_allowed()
+
+
+def _health(path: str, request: Request) -> Response:
+    """A server that answers is well: what could ail it, its store, is checked by every write."""
+    said = f"[+]ping ok\n{path[1:]} check passed\n" if "verbose" in request.query else "ok"
+    return Response(said.encode(), media_type=TEXT)
 
 
 def _object(record: Record, status: int = 200) -> Response:

@@ -39,6 +39,8 @@ async def api(tmp_path: Path) -> AsyncIterator[Wire]:
         (("PUT", MAPS, config_map("a"), "application/json"), 405, "MethodNotAllowed"),
         (("POST", f"{MAPS}/a", config_map("a"), "application/json"), 405, "MethodNotAllowed"),
         (("OPTIONS", MAPS, None, ""), 405, "MethodNotAllowed"),
+        (("DELETE", "/api/v1/namespaces", None, ""), 405, "MethodNotAllowed"),
+        (("GET", f"{MAPS}?limit={'9' * 5000}", None, ""), 400, "BadRequest"),
         (("POST", "/version", {}, "application/json"), 405, "MethodNotAllowed"),
         (("POST", MAPS, b"{", "application/json"), 400, "BadRequest"),
         (("POST", MAPS, b"", "application/json"), 400, "BadRequest"),
@@ -136,6 +138,7 @@ async def test_the_token_is_required(api: Wire) -> None:
                 health = await http.get(path)
                 assert (health.status_code, health.text) == (200, "ok")
                 assert health.headers["content-type"].startswith("text/plain")
+                assert f"{path[1:]} check passed" in (await http.get(path, params={"verbose": ""})).text
 
 
 JSON = st.recursive(

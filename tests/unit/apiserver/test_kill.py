@@ -122,11 +122,14 @@ async def first_event(client: HttpClient) -> Object | None:
     return None
 
 
-async def test_it_serves_tls_on_a_socket_that_it_inherits(tmp_path: Path) -> None:
+async def test_it_serves_tls_on_a_socket_that_it_inherits_and_again_after_a_restart(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener, control_plane(tmp_path, listener) as plane:
         url = f"https://127.0.0.1:{listener.getsockname()[1]}"
-        async with HttpClient(url, plane.token, ca=(tmp_path / "ca.crt").read_bytes()) as client:
-            assert (await client.list(NAMESPACE)).items
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            async with HttpClient(url, plane.token, ca=(tmp_path / "ca.crt").read_bytes()) as client:
+                assert (await client.list(NAMESPACE)).items
+            plane.stop(number)
+            plane.start()
 
 
 @pytest.mark.parametrize(

@@ -68,8 +68,8 @@ def _selected(pod: Object, candidate: Candidate) -> str:
 
 
 def _ports_free(pod: Object, candidate: Candidate) -> str:
-    wanted = host_ports(pod)
-    if any(_clash(a, b) for taken in candidate.occupants.ports.values() for a in taken for b in wanted):
+    taken = candidate.occupants.ports
+    if taken and any(_clash(a, b) for b in host_ports(pod) for ports in taken.values() for a in ports):
         return "node(s) didn't have free ports for the requested pod ports"
     return ""
 

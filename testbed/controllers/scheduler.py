@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Any
 
 from testbed.api.kinds import POD
@@ -56,7 +57,7 @@ class Scheduler:
         fitting = [candidate for candidate, why in zip(candidates, obstacles, strict=True) if not why]
         if fitting:
             self._homeless.pop(which, None)
-            await self._bind(which, pod, name(min(fitting, key=lambda candidate: _crowd(pod, candidate)).node))
+            await self._bind(which, pod, name(min(fitting, key=partial(_crowd, owner_of(pod))).node))
         else:
             await self._keep_waiting(which, pod, explain(obstacles))
 
@@ -107,11 +108,10 @@ def _is_waiting(pod: Object) -> bool:
     return is_ours and not node_of(pod) and not is_deleting(pod) and not has_ended(pod)
 
 
-def _crowd(pod: Object, candidate: Candidate) -> tuple[int, int, str]:
+def _crowd(owner: str, candidate: Candidate) -> tuple[int, int, str]:
     """Fewest pods of the same controller first, then fewest pods, then by name."""
     occupants = candidate.occupants
-    siblings = occupants.owners[owner_of(pod)] if owner_of(pod) else 0
-    return siblings, len(occupants.pods), name(candidate.node)
+    return occupants.owners[owner] if owner else 0, len(occupants.pods), name(candidate.node)
 
 
 def _offers(node: Object) -> tuple[Any, ...]:

@@ -73,6 +73,10 @@ class FakeLinks:
         kept = {to: route for to, route in self._device(device).routes.items() if route[0] != protocol}
         self._device(device).routes = kept | {to: (protocol, hop) for to, hop in routes.items()}
 
+    def ensure_unreachable(self, network: IPv4Network) -> None:
+        """See Links."""
+        self._device("lo").routes.setdefault(network, (STATIC_ROUTE, Hop()))
+
     def set_neighbours(self, device: str, neighbours: Mapping[IPv4Address, str]) -> None:
         """See Links."""
         self._device(device).neighbours = dict(neighbours)

@@ -94,6 +94,10 @@ class Links(Protocol):
         """
         ...
 
+    def ensure_unreachable(self, network: IPv4Network) -> None:
+        """What is sent there and has no narrower route is refused (EHOSTUNREACH, ICMP), not given to the gateway."""
+        ...
+
     def set_neighbours(self, device: str, neighbours: Mapping[IPv4Address, str]) -> None:
         """Exactly these permanent neighbour entries."""
         ...

@@ -101,6 +101,10 @@ class NetlinkLinks:
         self._apply(stale, tolerate=_GONE)
         self._apply(changed)
 
+    def ensure_unreachable(self, network: IPv4Network) -> None:
+        """What is sent there and has no narrower route is refused (EHOSTUNREACH, ICMP), not given to the gateway."""
+        self._apply([rtnl.add_unreachable(network)], tolerate=(errno.EEXIST,))
+
     def set_neighbours(self, device: str, neighbours: Mapping[IPv4Address, str]) -> None:
         """Exactly these permanent neighbour entries."""
         index = self._index(device)

@@ -12,7 +12,7 @@ import os
 import socket
 import struct
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from testbed.errors import KernelError
@@ -81,7 +81,7 @@ class NetlinkSocket:
         with self._lock:
             sequence = self._send([message], 0)
             while True:
-                for reply in decode(self._socket.recv(_RECEIVE_BYTES)):
+                for reply in self._receive():
                     if reply.sequence == sequence:
                         _raise_error(reply)
                         return reply
@@ -102,14 +102,25 @@ class NetlinkSocket:
     def _send(self, batch: Sequence[Message], flags: int) -> int:
         first = self._sequence + 1
         self._sequence += len(batch)
-        self._socket.send(b"".join(message.encode(first + at, flags) for at, message in enumerate(batch)))
+        data = b"".join(message.encode(first + at, flags) for at, message in enumerate(batch))
+        try:
+            self._socket.send(data)
+        except OSError as error:
+            raise KernelError(f"netlink: {error.strerror}", error.errno or 0) from None
         return first
+
+    def _receive(self) -> Iterator[Reply]:
+        try:
+            data = self._socket.recv(_RECEIVE_BYTES)
+        except OSError as error:
+            raise KernelError(f"netlink: {error.strerror}", error.errno or 0) from None
+        return decode(data)
 
     def _acknowledged(self, batch: Sequence[Message]) -> list[KernelError | None]:
         first = self._send(batch, NLM_F_ACK)
         answers: dict[int, KernelError | None] = {}
         while len(answers) < len(batch):
-            for reply in decode(self._socket.recv(_RECEIVE_BYTES)):
+            for reply in self._receive():
                 at = reply.sequence - first
                 if reply.type == NLMSG_ERROR and 0 <= at < len(batch):
                     answers[at] = _error(reply)
@@ -120,7 +131,7 @@ class NetlinkSocket:
         replies: list[Reply] = []
         is_consistent = True
         while True:
-            for reply in decode(self._socket.recv(_RECEIVE_BYTES)):
+            for reply in self._receive():
                 if reply.sequence != sequence:
                     continue
                 is_consistent = is_consistent and not reply.flags & NLM_F_DUMP_INTR

@@ -14,6 +14,7 @@ from collections.abc import Collection
 from ipaddress import IPv4Address
 from pathlib import Path
 
+from testbed.errors import KernelError
 from testbed.kernel import netns as namespaces
 
 _IP_HEADER, _ICMP_HEADER = 20, 8
@@ -29,12 +30,16 @@ def echo(
 ) -> dict[IPv4Address, str]:
     """Send each target IP packets of exactly `size` bytes; those that sent none back, with the reason.
 
-    A lost packet is sent again every 0.02 s until `timeout_s`. Blocks that long at the most.
+    A lost packet is sent again every 0.02 s until `timeout_s`. Blocks that long at the most. Raises KernelError where
+    the source is not an address of this node, or raw sockets are not permitted (CAP_NET_RAW).
     """
-    sock = _open() if netns is None else namespaces.inside(netns, _open)
-    with sock:
-        sock.bind((str(source), 0))
-        return _echo(sock, targets, _request(size), time.monotonic() + timeout_s)
+    try:
+        sock = _open() if netns is None else namespaces.inside(netns, _open)
+        with sock:
+            sock.bind((str(source), 0))
+            return _echo(sock, targets, _request(size), time.monotonic() + timeout_s)
+    except OSError as error:
+        raise KernelError(f"echo from {source}: {error.strerror or error}", error.errno or 0) from None
 
 
 def _open() -> socket.socket:

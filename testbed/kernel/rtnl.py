@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 
 from testbed.kernel import nlmsg
-from testbed.kernel.links import Hop, LinkState, Peer, Vxlan
+from testbed.kernel.links import STATIC_ROUTE, Hop, LinkState, Peer, Vxlan
 from testbed.kernel.nlmsg import NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, Message, Reply
 
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK = 16, 17, 18
@@ -36,7 +36,7 @@ IFF_UP = 1
 _OPERATIONAL = (0, 6)  # IF_OPER_UNKNOWN (a device that has no carrier to speak of) and IF_OPER_UP (RFC 2863)
 _RTNH_F_ONLINK = 4
 _MAIN_TABLE = 254
-_UNICAST = 1
+_UNICAST, _UNREACHABLE = 1, 7
 _SCOPE_UNIVERSE, _SCOPE_LINK, _SCOPE_ANY = 0, 253, 255
 _NUD_NOARP, _NUD_PERMANENT = 0x40, 0x80
 _NTF_SELF = 2
@@ -245,6 +245,12 @@ def delete_route(device: str, index: int, network: IPv4Network, protocol: int) -
     return Change(f"ip route delete {network} dev {device} proto {protocol}", Message(RTM_DELROUTE, 0, body))
 
 
+def add_unreachable(network: IPv4Network) -> Change:
+    """A route that leads nowhere, and says so."""
+    body = _route(network, STATIC_ROUTE, scope=_SCOPE_UNIVERSE, kind=_UNREACHABLE)
+    return Change(f"ip route add unreachable {network} proto static", Message(RTM_NEWROUTE, _CREATE, body))
+
+
 def get_neighbours() -> Message:
     """Dump all IPv4 neighbours."""
     return Message(RTM_GETNEIGH, 0, _NDMSG.pack(socket.AF_INET, 0, 0, 0, 0))
@@ -300,9 +306,9 @@ def _mac(mac: str) -> list[bytes]:
     return [nlmsg.mac(IFLA_ADDRESS, mac)] if mac else []
 
 
-def _route(network: IPv4Network, protocol: int, *, scope: int, onlink: bool = False) -> bytes:
+def _route(network: IPv4Network, protocol: int, *, scope: int, onlink: bool = False, kind: int = _UNICAST) -> bytes:
     flags = _RTNH_F_ONLINK if onlink else 0
-    fixed = _RTMSG.pack(socket.AF_INET, network.prefixlen, 0, 0, _MAIN_TABLE, protocol, scope, _UNICAST, flags)
+    fixed = _RTMSG.pack(socket.AF_INET, network.prefixlen, 0, 0, _MAIN_TABLE, protocol, scope, kind, flags)
     return fixed + nlmsg.ipv4(_RTA_DST, network.network_address)
 
 

@@ -40,6 +40,8 @@ class NodeNetwork:
         After a change of settings the old backend goes before the new one comes. Raises KernelError, BadInput.
         """
         podlink.ensure_bridge(self._links, place.node.pod_cidr, place.spec.network.pod_mtu)
+        # Packets for the pods of a node that has gone must not leave by the default route.
+        self._links.ensure_unreachable(place.spec.network.pod_cidr)
         backend = self._chosen(place)
         backend.sync(place.peers)
         return backend.device

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 
@@ -84,6 +85,19 @@ def test_the_outer_packet_is_exactly_the_underlays_mtu_and_whole(pair: Pair) -> 
         frame = next(frame for frame in frames if frame[12:14] == b"\x08\x00" and len(frame) > 1000)
     assert len(frame) - 14 == 1500
     assert int.from_bytes(frame[20:22], "big") & 0x3FFF == 0  # neither a fragment nor followed by one
+
+
+def test_what_is_sent_to_the_pods_of_a_removed_node_is_refused_and_leaves_by_no_other_way(pair: Pair) -> None:
+    pair.lab.links("tb-c-a").ensure_unreachable(POD_CIDR)
+    pair.backends["a"].sync([])
+    with pair.lab.inside("tb-c-a", lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))) as tap:
+        tap.bind(("eth0", 3))
+        tap.settimeout(0.2)
+        with pytest.raises(OSError, match="No route to host"):
+            pair.lab.ask("tb-c-pod-a", "tcp", str(POD_B), 80)
+        with suppress(TimeoutError):
+            while True:
+                assert tap.recv(65536)[30:34] != POD_B.packed, "the packet went to the default gateway"
 
 
 def test_a_pod_sees_the_address_of_a_pod_on_another_node(pair: Pair) -> None:

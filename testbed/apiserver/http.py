@@ -36,7 +36,7 @@ from testbed.apiserver.records import Record
 from testbed.apiserver.resources import Resources
 from testbed.apiserver.routes import Target, target
 from testbed.apiserver.selection import selection
-from testbed.apiserver.watching import WatchStream
+from testbed.apiserver.watching import BOOKMARK_S, WatchStream
 from testbed.errors import ApiError, BadRequest, MethodNotAllowed
 
 HEALTH_PATHS = ("/healthz", "/livez", "/readyz")
@@ -49,7 +49,10 @@ Verb = Callable[[Target, Request], Awaitable[Answer]]
 class ApiServer:
     """The ASGI application. Whatever is refused is answered as a Status."""
 
-    def __init__(self, resources: Resources, token: BearerToken, agents: Agents) -> None:
+    def __init__(
+        self, resources: Resources, token: BearerToken, agents: Agents, *, bookmark_s: float = BOOKMARK_S
+    ) -> None:
+        self._bookmark_s = bookmark_s
         self._resources = resources
         self._token = token
         self._agents = agents
@@ -108,7 +111,7 @@ class ApiServer:
     async def _list_or_watch(self, addressed: Target, request: Request) -> Answer:
         request.require_json_accepted()
         if request.flag("watch"):
-            return WatchStream.open(self._resources, addressed, request)
+            return WatchStream.open(self._resources, addressed, request, bookmark_s=self._bookmark_s)
         return list_response(self._resources, addressed, request)
 
     async def _create(self, addressed: Target, request: Request) -> Response:

@@ -38,10 +38,13 @@ class WatchStream:
     ends_initial: bool
     has_bookmarks: bool
     timeout_s: int
+    bookmark_s: float
     receive: Receive
 
     @classmethod
-    def open(cls, resources: Resources, target: Target, request: Request) -> WatchStream:
+    def open(
+        cls, resources: Resources, target: Target, request: Request, *, bookmark_s: float = BOOKMARK_S
+    ) -> WatchStream:
         """What the request's parameters ask for. Gone, ServerTimeout, BadRequest, Invalid."""
         query = request.query
         selects = selection(target.kind, query.get("labelSelector", ""), query.get("fieldSelector", ""))
@@ -63,6 +66,7 @@ class WatchStream:
             sends_initial and has_bookmarks,
             has_bookmarks,
             min(request.number("timeoutSeconds") or LONGEST_S, LONGEST_S),
+            bookmark_s,
             request.receive,
         )
 
@@ -109,7 +113,7 @@ class WatchStream:
         if not self.has_bookmarks:
             return await self.watch.next()
         with suppress(TimeoutError):
-            async with asyncio.timeout(BOOKMARK_S):
+            async with asyncio.timeout(self.bookmark_s):
                 return await self.watch.next()
         return None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -24,6 +25,7 @@ from testbed.apiserver.http import ApiServer
 from testbed.apiserver.resources import Resources
 from testbed.apiserver.serving import Listeners
 from testbed.apiserver.store import WINDOW, Store
+from testbed.apiserver.watching import BOOKMARK_S
 from testbed.runtime.bootstrap import write_bootstrap
 from testbed.topology.spec import ClusterSpec, HostSpec, NetworkSpec, ServicesSpec, UnderlaySpec
 from testbed.waiting import wait_until
@@ -68,10 +70,13 @@ async def opened(
 
 
 @asynccontextmanager
-async def served(path: Path, *, window: int = WINDOW, agents: Agents | None = None) -> AsyncIterator[Wire]:
+async def served(
+    path: Path, *, window: int = WINDOW, agents: Agents | None = None, bookmark_s: float = BOOKMARK_S
+) -> AsyncIterator[Wire]:
     """A real uvicorn on a Unix socket in the directory `path`, and a client that speaks plain HTTP to it."""
     async with opened(path, window=window) as resources:
-        listeners = Listeners(ApiServer(resources, BearerToken(TOKEN), agents))  # type: ignore[arg-type]
+        agents = agents or Agents(ssl.create_default_context(), "")
+        listeners = Listeners(ApiServer(resources, BearerToken(TOKEN), agents, bookmark_s=bookmark_s))
         await listeners.listen_unix(path / "api.sock")
         transport = httpx.AsyncHTTPTransport(uds=str(path / "api.sock"))
         headers = {"Authorization": f"Bearer {TOKEN}"}

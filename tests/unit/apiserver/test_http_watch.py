@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.apiserver.parts import Wire, config_map, served, status
+from tests.unit.apiserver.parts import Wire, config_map, namespace, served, status
 
 MAPS = "/api/v1/namespaces/default/configmaps"
 MERGE = "application/merge-patch+json"
@@ -50,6 +50,21 @@ async def test_a_watch_list_ends_its_beginning_with_a_bookmark(api: Wire) -> Non
     assert bookmark["object"]["metadata"]["resourceVersion"] == last["metadata"]["resourceVersion"]
     refused = status(await api.call("GET", MAPS, watch="1", sendInitialEvents="true"))
     assert (refused["code"], refused["reason"]) == (422, "Invalid")
+
+
+async def test_a_silent_watch_that_asks_for_it_gets_bookmarks_as_the_version_moves(tmp_path: Path) -> None:
+    async with served(tmp_path, bookmark_s=0.05) as api:
+        version = (await api.call("GET", MAPS)).json()["metadata"]["resourceVersion"]
+        query = {"resourceVersion": version, "allowWatchBookmarks": "true", "timeoutSeconds": "5"}
+        watching = asyncio.create_task(api.lines(MAPS, 2, **query))
+        await asyncio.wait([watching], timeout=0.2)
+        assert not watching.done(), "nothing has moved"
+        for name in ("blue", "green"):
+            made = await api.call("POST", "/api/v1/namespaces", namespace(name))
+            await asyncio.wait([watching], timeout=0.2)
+        events = await watching
+    assert [event["type"] for event in events] == ["BOOKMARK", "BOOKMARK"]
+    assert events[-1]["object"]["metadata"]["resourceVersion"] == made.json()["metadata"]["resourceVersion"]
 
 
 async def test_a_watch_ends_at_its_timeout(api: Wire) -> None:

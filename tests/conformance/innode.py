@@ -23,6 +23,7 @@ RTMSG_SIZE = NDMSG_SIZE = 12
 NFNL_MSG_BATCH_BEGIN, NFNL_MSG_BATCH_END, NFNL_SUBSYS_NFTABLES = 16, 17, 10
 NFT_MSG_DELTABLE = 2
 ETH_P_ALL, ETH_P_IP = 3, 0x0800
+VXLAN_PORT = 8472
 DF, MORE_FRAGMENTS, OFFSET = 0x4000, 0x2000, 0x1FFF
 
 
@@ -97,19 +98,20 @@ def capture(device: str, seconds: float, destination: str = "") -> Answer:
 
 
 def describe(frame: bytes) -> Answer | None:
-    """An Ethernet frame with an IPv4 packet in it; None for any other."""
+    """An Ethernet frame with an IPv4 packet in it, and in VXLAN's UDP the one within; None for any other."""
     if struct.unpack_from("!H", frame, 12)[0] != ETH_P_IP:
         return None
     length, flags, protocol = *struct.unpack_from("!H2xH", frame, 16), frame[23]
     has_ports = protocol in (socket.IPPROTO_TCP, socket.IPPROTO_UDP) and not flags & OFFSET
     header = 14 + (frame[14] & 15) * 4
+    port = struct.unpack_from("!H", frame, header + 2)[0] if has_ports else 0
     return {
         "length": length,
         "is_fragment": bool(flags & (MORE_FRAGMENTS | OFFSET)),
         "dont_fragment": bool(flags & DF),
         "protocol": protocol,
         "destination": socket.inet_ntoa(frame[30:34]),
-        "port": struct.unpack_from("!H", frame, header + 2)[0] if has_ports else 0,
+        "inner": describe(frame[header + 16 :]) if port == VXLAN_PORT else None,
     }
 
 

@@ -7,7 +7,7 @@ from itertools import permutations
 from testbed.api import objects
 from testbed.api.kinds import NODE, POD
 from testbed.api.objects import status
-from testbed.api.wellknown import UNDERLAY_ANNOTATION, VXLAN_PORT
+from testbed.api.wellknown import UNDERLAY_ANNOTATION
 from testbed.waiting import wait_until_async
 from tests.conformance import manifests
 from tests.conformance.bed import READY_S, Bed, Running
@@ -16,6 +16,7 @@ from tests.e2e.asking import Answer
 
 RAW = ("NET_ADMIN", "NET_RAW")
 UNDERLAY = "eth0"
+ICMP = 1
 MEGABYTE = 1_000_000
 DATAGRAM = 60_000
 
@@ -130,10 +131,10 @@ async def full_size_packets_pass_whole(bed: Bed) -> None:
         frames = (await captured)["frames"]
     assert passes["outcome"] == "OK", f"a don't-fragment ping of {mtu - 28} bytes (MTU {mtu}): {passes}"
     assert fails["outcome"] != "OK", f"a ping of {mtu - 27} bytes passed though the MTU is {mtu}"
-    carried = [f for f in frames if _carries_pods(f, peer.ip, outer) and f["length"] >= mtu]
-    assert carried, f"no packet of {mtu} bytes or more was seen on the underlay: {frames}"
-    too_long = [f for f in carried if f["length"] > underlay or f["is_fragment"]]
-    assert not too_long, f"on the underlay (MTU {underlay}): {too_long}"
+    pings = [f for f in frames if _is_ping(f, peer.ip) or _is_ping(f["inner"], peer.ip)]
+    assert [ping["length"] for ping in pings] == [underlay], f"on the underlay (MTU {underlay}): {pings}"
+    fragments = [f for f in frames if f["is_fragment"] and f["destination"] in (peer.ip, outer)]
+    assert not fragments, f"fragmented on the underlay: {fragments}"
 
 
 def expect_source(answer: Answer, address: str) -> None:
@@ -161,7 +162,5 @@ async def _outer_address(bed: Bed, peer: Running) -> str:
     return objects.annotations(node).get(UNDERLAY_ANNOTATION) or peer.host_ip
 
 
-def _carries_pods(frame: Answer, inner: str, outer: str) -> bool:
-    """A pod's packet on the underlay: as it is, or within VXLAN (only its first fragment has a port)."""
-    is_vxlan = frame["destination"] == outer and (frame["port"] == VXLAN_PORT or frame["is_fragment"])
-    return bool(is_vxlan or frame["destination"] == inner)
+def _is_ping(frame: Answer | None, to: str) -> bool:
+    return frame is not None and (frame["protocol"], frame["destination"]) == (ICMP, to)

@@ -35,7 +35,7 @@ class Ran:
         """Itself, if it ended with `code`; AssertionError with all that it said otherwise."""
         assert self.code == code, (
             f"{shlex.join(self.argv)} ended with {self.code}, not {code}, after {self.seconds:.1f} s\n"
-            f"stdout: {self.stdout[-4000:]}\nstderr: {self.stderr[-8000:]}"
+            f"stdout: {self.stdout[-2000:]}\nstderr: {self.stderr[-3000:]}"
         )
         return self
 

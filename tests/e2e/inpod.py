@@ -50,7 +50,10 @@ def udp(host: str, port: int, message: str, *, filler: int = 0, timeout_s: float
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
         sender.settimeout(timeout_s)
         sender.connect((host, port))
-        sender.send(message.encode("latin-1") + pattern(filler))
+        try:
+            sender.send(message.encode("latin-1") + pattern(filler))
+        except PermissionError:  # how the kernel tells a local sender that its packet was rejected on the output hook
+            raise ConnectionRefusedError from None
         reply = sender.recv(65536)
         return {
             "body": reply[:2048].decode("latin-1"),

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,31 +17,27 @@ from tests.e2e.command import run
 PROC = Path("/proc")
 
 
+ENGINE_DEVICE = re.compile(r"docker0|br-[0-9a-f]{12}|veth[0-9a-f]{7}")
+"""Devices of a Docker engine, which others may use at the same time; ours have other names."""
+
+
 @dataclass(frozen=True)
 class Machine:
-    """The traces a network can leave in the machine's own namespaces, by kind."""
+    """What a network can leave in the machine's own namespaces, by kind; a Docker engine's own is not counted."""
 
     links: frozenset[str]
     routes: frozenset[str]
     addresses: frozenset[str]
     nft_tables: frozenset[str]
-    named_netns: frozenset[str]
-    containers: frozenset[str]
-    volumes: frozenset[str]
-    docker_networks: frozenset[str]
 
     @classmethod
     def seen_now(cls) -> Machine:
         """The machine as it is."""
         return cls(
-            links=frozenset(path.name for path in Path("/sys/class/net").iterdir()),
-            routes=_lines("ip", "route", "show", "table", "all"),
-            addresses=_lines("ip", "-brief", "-4", "address"),
+            links=_not_the_engines(path.name for path in Path("/sys/class/net").iterdir()),
+            routes=_not_the_engines(_lines("ip", "route", "show", "table", "all")),
+            addresses=_not_the_engines(_lines("ip", "-brief", "-4", "address")),
             nft_tables=_lines("nft", "list", "tables") if os.geteuid() == 0 else frozenset(),
-            named_netns=frozenset(path.name for path in _entries(Path("/run/netns"))),
-            containers=_docker("ps", "--all", "--no-trunc", "--format", "{{.ID}} {{.Names}}"),
-            volumes=_docker("volume", "ls", "--format", "{{.Name}}"),
-            docker_networks=_docker("network", "ls", "--no-trunc", "--format", "{{.ID}} {{.Name}}"),
         )
 
     def new_since(self, before: Machine) -> list[str]:
@@ -55,8 +52,8 @@ class Machine:
 
 
 def traces_of(cluster: str) -> list[str]:
-    """Every process, mount and file that bears the cluster's name, a line each."""
-    return [*_processes_of(cluster), *_mounts_of(cluster), *_files_of(cluster)]
+    """Every process, mount, file, netns, container, volume and network that bears the cluster's name, a line each."""
+    return [*_processes_of(cluster), *_mounts_of(cluster), *_files_of(cluster), *_engine_objects_of(cluster)]
 
 
 def assert_nothing_left(cluster: str, before: Machine, timeout_s: float = 5) -> None:
@@ -102,6 +99,17 @@ def directories_of(cluster: str) -> list[Path]:
 
 def _files_of(cluster: str) -> Iterator[str]:
     yield from (f"files: {directory}" for directory in directories_of(cluster) if directory.exists())
+    yield from (f"netns: {path}" for path in Path("/run/netns").glob(f"*{cluster}*"))
+
+
+def _engine_objects_of(cluster: str) -> Iterator[str]:
+    """By label, and by name in case a label is forgotten."""
+    if not has_docker():
+        return
+    for what, *command in (("container", "ps", "--all"), ("volume", "volume", "ls"), ("network", "network", "ls")):
+        for sort in ("label=testbed", "name"):
+            listed = run("docker", *command, "--quiet", "--filter", f"{sort}={cluster}").expect().stdout.split()
+            yield from (f"{what}: {each}" for each in listed)
 
 
 def arguments(pid: int) -> list[str]:
@@ -112,13 +120,9 @@ def arguments(pid: int) -> list[str]:
         return []
 
 
-def _entries(directory: Path) -> list[Path]:
-    return list(directory.iterdir()) if directory.is_dir() else []
-
-
 def _lines(*argv: str) -> frozenset[str]:
     return frozenset(line.strip() for line in run(*argv).expect().stdout.splitlines() if line.strip())
 
 
-def _docker(*args: str) -> frozenset[str]:
-    return _lines("docker", *args) if has_docker() else frozenset()
+def _not_the_engines(lines: Iterable[str]) -> frozenset[str]:
+    return frozenset(line for line in lines if not ENGINE_DEVICE.search(line))

@@ -51,7 +51,7 @@ def first_parts(cluster: str, runtime: str, part: str, timeout_s: float) -> list
 
 def anchor(cluster: str) -> int | None:
     """The process that keeps a netns cluster, as seen from outside; None where there is none."""
-    return next((pid for pid in _all_pids() if arguments(pid)[:2] == ["testbed-anchor", cluster]), None)
+    return next((pid for pid in _all_pids() if ("testbed-anchor", cluster) in pairwise(arguments(pid))), None)
 
 
 def _pids(cluster: str, runtime: str) -> list[int]:
@@ -88,8 +88,7 @@ def descendants(root: int) -> list[int]:
 
 
 def _is_role(pid: int, role: str) -> bool:
-    argv = arguments(pid)
-    return any(pair == ("testbed.daemon", role) for pair in pairwise(argv))
+    return ("testbed.daemon", role) in pairwise(arguments(pid))
 
 
 def _part(pid: int) -> Part:

@@ -64,6 +64,7 @@ async def _reach(cluster: Cluster) -> int:
 async def _state(cluster: Cluster) -> dict[str, object]:
     """Every object's version, every part's process: what a second `up` must leave alone."""
     state: dict[str, object] = {role: tuple(parts(cluster.name, cluster.runtime, role)) for role in ROLES}
+    assert all(state.values()), f"not every part was found: {state}"
     async with cluster.client() as client:
         for kind in SETTLED:
             for obj in (await client.list(kind)).items:

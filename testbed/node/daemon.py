@@ -11,12 +11,14 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 
 from testbed.client.protocol import Client
 from testbed.errors import CheckFailed
 from testbed.node.cluster import ClusterView
 from testbed.node.handles import Handles
-from testbed.node.loop import keep, woken
+from testbed.node.loop import keep
 from testbed.node.network import NodeNetwork, Place
 from testbed.node.proof import Proof, prove
 from testbed.node.reports import Leases, write_condition
@@ -118,13 +120,19 @@ class NodeDaemon:
             loop.remove_reader(losses.fileno())
 
 
+@dataclass(frozen=True)
+class _Served:
+    handles: Handles
+    task: asyncio.Task[None]
+
+
 class NodeDaemons:
     """All nodes that this process serves, as they come and go."""
 
     def __init__(self, client: Client, locate: Locate) -> None:
         self._client, self._locate = client, locate
         self._view, self._leases = ClusterView(client), Leases(client)
-        self._running: dict[str, asyncio.Task[None]] = {}
+        self._served: dict[str, _Served] = {}
         self._wake = asyncio.Event()
 
     async def run(self) -> None:
@@ -133,26 +141,25 @@ class NodeDaemons:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._view.run())
                 tasks.create_task(self._leases.run())
-                while True:
-                    self._wake.clear()
-                    await self._stop_gone()
-                    self._start_new(tasks)
-                    await woken(self._wake, 1.0)  # a namespace may come after its Node
+                # A namespace may come after its Node, or be another one from now on, and nobody tells.
+                await keep(partial(self._sync, tasks), self._wake, every_s=1.0, what="nodes")
 
-    def _start_new(self, tasks: asyncio.TaskGroup) -> None:
-        for name in self._view.nodes.keys() - self._running.keys():
+    async def _sync(self, tasks: asyncio.TaskGroup) -> None:
+        nodes = self._view.nodes.keys()
+        for name in [name for name, each in self._served.items() if name not in nodes or not each.handles.is_current()]:
+            await self._stop(name)
+        for name in nodes - self._served.keys():
             if handles := self._locate(name):
                 log.info("node %s: serving it", name)
                 daemon = NodeDaemon(name, handles, self._view, self._client, self._leases)
-                self._running[name] = tasks.create_task(_serve(daemon, handles))
+                self._served[name] = _Served(handles, tasks.create_task(_serve(daemon, handles)))
 
-    async def _stop_gone(self) -> None:
-        for name in self._running.keys() - self._view.nodes.keys():
-            log.info("node %s: it is gone", name)
-            task = self._running.pop(name)
-            task.cancel()
-            await asyncio.wait([task])
-            self._leases.forget(name)
+    async def _stop(self, name: str) -> None:
+        log.info("node %s: it is gone", name)
+        task = self._served.pop(name).task
+        task.cancel()
+        await asyncio.wait([task])
+        await self._leases.forget(name)
 
 
 async def _serve(daemon: NodeDaemon, handles: Handles) -> None:

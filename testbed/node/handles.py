@@ -53,11 +53,14 @@ class Handles:
     losses: Losses
     echo: Echo
     ensure_sysctls: Callable[[], None]
+    is_current: Callable[[], bool]
+    """Whether the node still has the namespace in which these were opened."""
     close: Callable[[], None]
 
 
 def open_handles(netns: Path | None) -> Handles:
     """The kernel of the node whose namespace is at `netns`, or of the one this process lives in."""
+    opened = _identity(netns)
     with ExitStack() as undo:
         return Handles(
             links=undo.enter_context(closing(NetlinkLinks(netns))),
@@ -66,5 +69,11 @@ def open_handles(netns: Path | None) -> Handles:
             losses=undo.enter_context(closing(LossMonitor(netns, ignored=POD_DEVICES))),
             echo=partial(probe.echo, netns),
             ensure_sysctls=partial(ensure_sysctls, netns),
+            is_current=lambda: _identity(netns) == opened,
             close=undo.pop_all().close,
         )
+
+
+def _identity(netns: Path | None) -> int:
+    """A namespace's inode; 0 for a process's own, which it never changes, and for one that is gone."""
+    return netns.stat().st_ino if netns and netns.exists() else 0

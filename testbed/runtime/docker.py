@@ -71,21 +71,21 @@ class DockerRuntime:
 
     def spec(self, cluster: str) -> ClusterSpec | None:
         """The spec that `create` was last given, where the switch still exists."""
-        found = self._role(cluster, SWITCH)
+        found = self._switch(cluster)
         return bootstrap.read_spec(self._engine, found.id) if found else None
 
     def endpoint(self, cluster: str) -> Endpoint:
         """Where the API server's port is published. NotFound where no such cluster runs."""
-        control_plane = self._role(cluster, CONTROL_PLANE)
-        files = bootstrap.read(self._engine, control_plane.id) if control_plane else {}
-        if not control_plane or "token" not in files:
+        found = {container.role: container for container in objects.containers(self._engine, cluster)}
+        if SWITCH not in found or CONTROL_PLANE not in found:
             raise NotFound(f"no cluster {cluster} runs on docker")
-        url = f"https://127.0.0.1:{control_plane.labels[PORT_LABEL]}"
+        files = bootstrap.read(self._engine, found[SWITCH].id)
+        url = f"https://127.0.0.1:{found[SWITCH].labels[PORT_LABEL]}"
         return Endpoint(url, files["token"].decode().strip(), files["ca.crt"])
 
     def delete(self, cluster: str, progress: Progress) -> Removal:
         """Remove every container, network and volume of the cluster, and compare with the machine before."""
-        found = self._role(cluster, SWITCH)
+        found = self._switch(cluster)
         before = found.labels.get(BEFORE_LABEL) if found else None
         progress(f"removing the containers of {cluster}")
         removed, containers = self._remove(cluster)
@@ -100,41 +100,36 @@ class DockerRuntime:
         with ThreadPoolExecutor(objects.WORKERS) as pool:
             network = pool.submit(objects.ensure_network, self._engine, names.network, labels)
             gone = pool.submit(self._remove_nodes_but, {part.name for chain in wanted for part in chain}, found)
-            prepared = self._bootstrap(spec, switch(spec, ground), found)
+            holder = switch(spec, ground)
+            prepared = self._bootstrap(spec, holder, found.get(holder.name))
             network.result()
             gone.result()
-            exist = {**found, prepared.name: prepared}
-            for made in [pool.submit(self._make_chain, chain, exist, labels) for chain in wanted]:
+            exist, port = {**found, prepared.name: prepared}, int(prepared.labels[PORT_LABEL])
+            for made in [pool.submit(self._make_chain, chain, exist, labels, port) for chain in wanted]:
                 made.result()
 
-    def _bootstrap(self, spec: ClusterSpec, part: Part, found: Mapping[str, Found]) -> Found:
+    def _bootstrap(self, spec: ClusterSpec, part: Part, exists: Found | None) -> Found:
         """The switch, not yet running where it is new, with the bootstrap directory filled."""
-        exists, label = found.get(part.name), {CLUSTER_LABEL: spec.name}
-        before = exists.labels.get(BEFORE_LABEL) if exists else Before.seen_now(self._engine).to_json()
+        label = {CLUSTER_LABEL: spec.name}
         for volume in Names(spec.name).volumes:
             objects.ensure_volume(self._engine, volume, label)
-        container = objects.ensure(self._engine, part, exists, {**label, BEFORE_LABEL: before or ""})
+        kept = _kept(exists) if exists else self._first()
+        container = objects.ensure(self._engine, part, exists, {**label, **kept})
         bootstrap.write(self._engine, container.id, spec)
         return container
 
-    def _make_chain(self, chain: Iterable[Part], found: Mapping[str, Found], labels: Mapping[str, str]) -> None:
+    def _first(self) -> dict[str, str]:
+        """What is decided when the switch is first made, and kept as its labels for as long as the cluster lives."""
+        return {BEFORE_LABEL: Before.seen_now(self._engine).to_json(), PORT_LABEL: str(free_port())}
+
+    def _make_chain(
+        self, chain: Iterable[Part], found: Mapping[str, Found], labels: Mapping[str, str], port: int
+    ) -> None:
         holder = ""
         for part in chain:
-            make = self._make_published if part.publishes else self._make_part
-            holder = make(part, found.get(part.name), labels, holder)
-
-    def _make_part(self, part: Part, found: Found | None, labels: Mapping[str, str], holder: str) -> str:
-        container = objects.ensure(self._engine, part, found, labels, holder=holder)
-        objects.start(self._engine, container)
-        return container.id
-
-    def _make_published(self, part: Part, found: Found | None, labels: Mapping[str, str], holder: str) -> str:
-        """On the port it had before, so that a kubeconfig stays true; otherwise on one that is free now."""
-        port = int(found.labels[PORT_LABEL]) if found else free_port()
-        own = {**labels, PORT_LABEL: str(port)}
-        container = objects.ensure(self._engine, part, found, own, holder=holder, port=port)
-        objects.start(self._engine, container)
-        return container.id
+            container = objects.ensure(self._engine, part, found.get(part.name), labels, holder=holder, port=port)
+            objects.start(self._engine, container)
+            holder = container.id
 
     def _remove_nodes_but(self, wanted: Collection[str], found: Mapping[str, Found]) -> None:
         nodes = [container for container in found.values() if container.role in (NODE, DAEMON)]
@@ -164,9 +159,13 @@ class DockerRuntime:
         lines += [f"network {name}" for name in networks] + [f"volume {name}" for name in volumes]
         return lines, list(removed)
 
-    def _role(self, cluster: str, role: str) -> Found | None:
+    def _switch(self, cluster: str) -> Found | None:
         found = objects.containers(self._engine, cluster)
-        return next((container for container in found if container.role == role), None)
+        return next((container for container in found if container.role == SWITCH), None)
+
+
+def _kept(switch: Found) -> dict[str, str]:
+    return {label: switch.labels[label] for label in (BEFORE_LABEL, PORT_LABEL)}
 
 
 def _exists(sysctl: str) -> bool:

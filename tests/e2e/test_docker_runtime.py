@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import ssl
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import docker
 import pytest
 
 from testbed.agent.docker_engine import connect
-from testbed.agent.docker_names import AGENT, CONTROL_PLANE, DAEMON, NODE, SWITCH, Names, of_cluster
-from testbed.errors import CommandFailed, MachineLacks, NotFound
+from testbed.agent.docker_names import AGENT, CONTROL_PLANE, DAEMON, NODE, POD, SWITCH, Names, of_cluster
+from testbed.errors import ApiError, CommandFailed, MachineLacks, NotFound
 from testbed.runtime.docker import DockerRuntime
+from testbed.runtime.images import wanted
 from testbed.topology.plan import plan
 from testbed.topology.schema import Topology
 from testbed.topology.spec import ClusterSpec
-from testbed.waiting import wait_until
+from testbed.waiting import wait_until, wait_until_async
+from tests.e2e.clusters import TOPOLOGIES, Cluster, cluster_of
+from tests.e2e.reach import everybody_reaches_everybody
 
 RESTARTED_WITHIN_S = 30.0
+REWIRED_WITHIN_S = 60.0
 
 
 def quiet(_: str) -> None:
@@ -133,17 +139,17 @@ def test_what_was_removed_by_hand_is_made_again(engine: docker.DockerClient, nam
     assert daemon["HostConfig"]["NetworkMode"] == f"container:{node['Id']}"
 
 
-def test_a_killed_holder_comes_back(engine: docker.DockerClient, name: str) -> None:
-    DockerRuntime().create(spec_of(name, "a"), quiet)
-    node = Names(name).place("a")
-    pid = holders(engine, name)[node]["State"]["Pid"]
-    engine.api.kill(node, signal="KILL")
-
-    def is_back() -> bool:
-        state = holders(engine, name)[node]["State"]
-        return state["Running"] and state["Pid"] not in (0, pid)
-
-    wait_until(is_back, RESTARTED_WITHIN_S, f"the return of {node}")
+@pytest.mark.parametrize("holder", [SWITCH, NODE, POD])
+def test_a_killed_holder_comes_back_and_is_wired_again(
+    engine: docker.DockerClient, holder: str, tmp_path: Path
+) -> None:
+    with cluster_of(TOPOLOGIES / "two-nodes.yaml", "docker", tmp_path) as cluster:
+        cluster.up().expect()
+        victim = engine.api.containers(filters=of_cluster(cluster.name, role=holder))[0]["Id"]
+        pid = engine.api.inspect_container(victim)["State"]["Pid"]
+        kill(engine, pid)
+        wait_until(lambda: _runs_anew(engine, victim, pid), RESTARTED_WITHIN_S, f"the return of a {holder}")
+        asyncio.run(_reaches(cluster))
 
 
 def test_a_first_creation_that_fails_leaves_nothing_and_takes_nothing(engine: docker.DockerClient, name: str) -> None:
@@ -183,6 +189,29 @@ def test_no_container_is_privileged_and_only_the_agent_has_much(engine: docker.D
         assert host["CapDrop"] == ["ALL"]
         if one["Labels"]["testbed.role"] in (SWITCH, NODE, CONTROL_PLANE):
             assert not host["CapAdd"]
+
+
+def kill(engine: docker.DockerClient, pid: int) -> None:
+    """SIGKILL from outside: what the engine itself kills, it does not start again."""
+    image = wanted()["base"].reference
+    engine.containers.run(image, ["kill", "-KILL", str(pid)], pid_mode="host", network_mode="none", remove=True)
+
+
+def _runs_anew(engine: docker.DockerClient, container: str, killed: int) -> bool:
+    state = engine.api.inspect_container(container)["State"]
+    return bool(state["Running"] and state["Pid"] not in (0, killed))
+
+
+async def _reaches(cluster: Cluster) -> None:
+    async def everybody() -> bool:
+        try:
+            async with cluster.client() as client:
+                await everybody_reaches_everybody(client)
+        except (AssertionError, ApiError):
+            return False
+        return True
+
+    await wait_until_async(everybody, REWIRED_WITHIN_S, "everybody reaching everybody again", every_s=0.2)
 
 
 def _greet(url: str, ca: bytes) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from testbed.runtime.protocol import Progress
 
 SECONDS_BETWEEN_LINES = 3.0
+_CLEAR_LINE = "\r\x1b[K"
 
 
 def seconds_since_start() -> float:
@@ -29,25 +31,34 @@ def print_json(document: Any) -> None:
 
 
 def note(words: str) -> None:
-    """A remark on stderr."""
+    """A remark on stderr; on a terminal it takes the place of the line of progress."""
+    words = f"{_CLEAR_LINE}{words}" if sys.stderr.isatty() else words
     print(words, file=sys.stderr, flush=True)
 
 
 @contextmanager
 def progress() -> Iterator[Progress]:
-    """What tells, while the body runs, which step it is at: a moving line on a terminal, plain lines elsewhere."""
+    """What tells, while the body runs, which step it is at: one line that changes on a terminal, plain lines elsewhere.
+
+    Nothing moves by itself: a comparison measures on the very processors that would have to draw it.
+    """
     if not sys.stderr.isatty():
         yield _plain_lines()
         return
-    from rich.console import Console
+    try:
+        yield _one_line()
+    finally:
+        print(_CLEAR_LINE, end="", file=sys.stderr, flush=True)
 
-    with Console(stderr=True).status("") as status:
-        started = time.monotonic()
 
-        def show(step: str) -> None:
-            status.update(f"{_short(step)} [dim]{time.monotonic() - started:.0f} s[/dim]")
+def _one_line() -> Progress:
+    def show(step: str) -> None:
+        seconds = f"{seconds_since_start():4.1f} s  "
+        room = shutil.get_terminal_size().columns - len(seconds) - 1
+        text = step if len(step) <= room else f"{step[: room - 1]}…"
+        print(f"{_CLEAR_LINE}\x1b[2m{seconds}\x1b[0m{text}", end="", file=sys.stderr, flush=True)
 
-        yield show
+    return show
 
 
 def _plain_lines() -> Progress:
@@ -62,12 +73,6 @@ def _plain_lines() -> Progress:
             shown[sort] = now
 
     return show
-
-
-def _short(step: str) -> str:
-    from rich.markup import escape
-
-    return escape(step if len(step) <= 110 else f"{step[:109]}…")
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -79,6 +79,10 @@ def _kind_mistakes(value: Mapping[str, Any], loc: Loc) -> Iterator[Mistake]:
     if missing := [field for field in ("apiVersion", "kind") if not value.get(field)]:
         yield Mistake(loc, f"{' and '.join(missing)} must be given, as in apiVersion: v1, kind: Pod")
         return
+    if value["apiVersion"] == "testbed/v1":
+        sentence = "is no Kubernetes manifest: `testbed up` takes topologies, and `testbed compare` comparisons"
+        yield Mistake((*loc, "apiVersion"), sentence)
+        return
     try:
         kind_of(value)
     except BadRequest as error:

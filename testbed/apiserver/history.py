@@ -15,8 +15,6 @@ from testbed.api.objects import Object
 from testbed.apiserver.records import ADDED, DELETED, MODIFIED, Change, Record
 from testbed.errors import Gone
 
-EVICTED_AT_ONCE = 128
-
 Selects = Callable[[Object], bool]
 
 
@@ -27,6 +25,8 @@ class History:
         self.floor = floor
         self.watches: set[Watch] = set()
         self._window = window
+        self._at_once = max(1, window // 32)
+        """Changes are let go in batches: each of them costs rows on disk."""
         self._changes: list[Change] = []
         self._gone = 0
         """How many changes have left: a position counts from the first change that ever came."""
@@ -58,11 +58,11 @@ class History:
 
     def evict(self) -> list[Change]:
         """Let go of the oldest changes once there are enough too many of them; those that went."""
-        if len(self._changes) < self._window + EVICTED_AT_ONCE:
+        if len(self._changes) < self._window + self._at_once:
             return []
-        evicted = self._changes[:EVICTED_AT_ONCE]
-        del self._changes[:EVICTED_AT_ONCE]
-        self._gone += EVICTED_AT_ONCE
+        evicted = self._changes[: self._at_once]
+        del self._changes[: self._at_once]
+        self._gone += self._at_once
         self.floor = evicted[-1].version
         return evicted
 

@@ -131,12 +131,12 @@ def _checkpoint(path: Path) -> None:
 
     Without the second step the file never starts over under steady load, and grows without end.
     """
-    with contextlib.closing(_connected(path)) as database:
-        try:
+    try:
+        with contextlib.closing(_connected(path)) as database:
             database.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
             database.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
-        except sqlite3.Error as error:
-            log.warning("checkpoint of %s: %s; the next one makes up for it", path, error)
+    except sqlite3.Error as error:
+        log.warning("checkpoint of %s: %s; the next one makes up for it", path, error)
 
 
 def _connected(path: Path) -> sqlite3.Connection:

@@ -38,6 +38,7 @@ METRICS: Mapping[str, Metric] = {
         Metric("loaded_p99", "99 % of requests within, under load", "µs", "loaded", "p99_us", 0),
         Metric("requests", "requests", "per second", "loaded", "requests_per_s", 0),
         Metric("cpu", "CPU per request", "µs", "loaded", "cpu_us_per_request", 0.01),
+        Metric("busy", "busy time of the pinned CPUs per request", "µs", "loaded", "busy_us_per_request", 0),
     )
 }
 

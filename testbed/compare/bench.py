@@ -15,6 +15,7 @@ from testbed.api.objects import spec as spec_of
 from testbed.client.http import HttpClient
 from testbed.compare.environment import VariantInfo
 from testbed.compare.load import Comparison
+from testbed.compare.measurement import Phase, phase
 from testbed.compare.path import REQUESTS, TUNNELS, UNPROVEN, Ends, PathProof, prove
 from testbed.compare.placement import Placement
 from testbed.compare.schema import Variant
@@ -41,6 +42,8 @@ class Route:
     generator: Session
     probes: tuple[Session, ...]
     """On the client's node and the target's."""
+    server: tuple[int, ...]
+    """The processes of the server, as the last probe sees them."""
 
 
 @dataclass(frozen=True)
@@ -62,11 +65,13 @@ class Bench:
         for probe in route.probes:
             await forget_connections(probe, route.info.target_address)
 
-    async def trial(self, variant: str, trial: Trial) -> TrialResult:
-        """Measure one window."""
+    async def measure(self, variant: str, trial: Trial) -> Phase:
+        """Measure one window, and what it cost the server."""
+        route = self.routes[variant]
         planned = trial.settle_s + trial.warmup_limit_s + trial.window_s
-        answer = await self.routes[variant].generator.ask("trial", trial.to_json(), planned + _SLACK_S)
-        return TrialResult.from_json(answer["result"])
+        before = await cpu_us(route)
+        answer = await route.generator.ask("trial", trial.to_json(), planned + _SLACK_S)
+        return phase(trial.users, TrialResult.from_json(answer["result"]), await cpu_us(route) - before)
 
 
 @asynccontextmanager
@@ -144,7 +149,8 @@ class _Cluster:
             path=proof.status,
             path_detail=proof.detail,
         )
-        return Route(info, generator, probes)
+        served = await probes[-1].ask("serving", {"address": target_address, "port": PORT})
+        return Route(info, generator, probes, tuple(served["pids"]))
 
     async def devices(self) -> dict[str, Any]:
         """Node → device → MTU, offloads and counters."""
@@ -190,6 +196,14 @@ async def check_path(generator: Session, probe: Session, url: str, expected: End
     if checked["errors"]:
         return PathProof(UNPROVEN, f"{checked['errors']} of {REQUESTS} requests failed: {checked['error']}")
     return prove(expected, seen["flows"], checked["requests"])
+
+
+async def cpu_us(route: Route) -> int:
+    """CPU time that the server has used so far; 0 where its processes cannot be seen."""
+    if not route.server:
+        return 0
+    answer = await route.probes[-1].ask("cpu", {"pids": list(route.server)})
+    return int(answer["cpu_us"])
 
 
 async def forget_connections(probe: Session, target: str) -> None:

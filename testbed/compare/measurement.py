@@ -28,11 +28,13 @@ class Phase:
     p99_us: float
     p999_us: float
     requests_per_s: float
-    cpu_us_per_request: float
-    """Busy time of the pinned CPUs, softirq included: client, server and everything between them."""
+    busy_us_per_request: float
+    """Busy time of the pinned CPUs, softirq included: client, server, the kernel between them, and any neighbour."""
     softirq_us_per_request: float
     generator_us_per_request: float
-    """CPU time of the generator's process alone."""
+    """CPU time of the generator's process, with the packets that the kernel handled on its behalf."""
+    server_us_per_request: float
+    """The same of the server's processes; 0 where they cannot be seen."""
     generator_busy: float
     """Its share of its CPU, 0 to 1."""
     steal: float
@@ -44,6 +46,21 @@ class Phase:
     cpus: tuple[CpuUse, ...]
     batches: tuple[int, ...]
     """Requests per 100 ms, warm-up included."""
+
+    @property
+    def cpu_us_per_request(self) -> float:
+        """Of both ends, in their processes; where the server's cannot be seen, the busy time of the pinned CPUs."""
+        if not self.server_us_per_request:
+            return self.busy_us_per_request
+        return self.generator_us_per_request + self.server_us_per_request
+
+    @property
+    def elsewhere(self) -> float:
+        """Share of the pinned CPUs' time, 0 to 1, spent in neither end: other programs, mostly."""
+        if not self.server_us_per_request or not self.cpus:
+            return 0.0
+        spent_us = (self.busy_us_per_request - self.cpu_us_per_request) * max(self.count, 1)
+        return max(spent_us / (self.seconds * 1e6 * len(self.cpus)), 0.0)
 
     @property
     def histogram(self) -> Histogram:
@@ -99,8 +116,11 @@ def measurement(slot: Slot, lone: Phase, loaded: Phase, gates: tuple[str, ...]) 
     return Measurement(**dataclasses.asdict(slot), lone=lone, loaded=loaded, failed_gates=gates)
 
 
-def phase(users: int, result: TrialResult) -> Phase:
-    """The figures of one window. Without a single answered request every one of them is 0."""
+def phase(users: int, result: TrialResult, server_us: int = 0) -> Phase:
+    """The figures of one window. Without a single answered request every one of them is 0.
+
+    `server_us` is the CPU time of the server's processes in warm-up and window together.
+    """
     latency = Histogram.decode(result.latency)
     count = max(result.count, 1)
     wall_us = result.seconds * 1e6
@@ -115,9 +135,10 @@ def phase(users: int, result: TrialResult) -> Phase:
         p99_us=round(latency.percentile(99), 3),
         p999_us=round(latency.percentile(99.9), 3),
         requests_per_s=round(result.count / result.seconds, 2),
-        cpu_us_per_request=round(sum(use.busy_us for use in result.cpus) / count, 4),
+        busy_us_per_request=round(sum(use.busy_us for use in result.cpus) / count, 4),
         softirq_us_per_request=round(sum(use.softirq_us for use in result.cpus) / count, 4),
         generator_us_per_request=round(result.generator_us / count, 4),
+        server_us_per_request=round(server_us / max(sum(result.batches), 1), 4),
         generator_busy=round(result.generator_us / wall_us, 4),
         steal=round(sum(use.steal_us for use in result.cpus) / (wall_us * max(len(result.cpus), 1)), 5),
         warmup_s=round(result.warmup_s, 3),

@@ -13,11 +13,11 @@ from testbed.api.objects import now_micro
 from testbed.compare.analysis import analyse
 from testbed.compare.gates import failed_gates
 from testbed.compare.load import Comparison
-from testbed.compare.measurement import Measurement, Slot, append, measurement, phase
+from testbed.compare.measurement import Measurement, Phase, Slot, append, measurement
 from testbed.compare.placement import Placement
 from testbed.compare.schedule import CONTROL, rounds
 from testbed.compare.stopping import Pace, stop_reason
-from testbed.loadgen.records import Trial, TrialResult
+from testbed.loadgen.records import Trial
 from testbed.runtime.protocol import Progress
 
 
@@ -33,7 +33,7 @@ class Trials(Protocol):
         """Delete what the nodes track of earlier trials."""
         ...
 
-    async def trial(self, variant: str, trial: Trial) -> TrialResult:
+    async def measure(self, variant: str, trial: Trial) -> Phase:
         """Measure one window."""
         ...
 
@@ -68,7 +68,7 @@ class Measuring:
         slot = Slot(number, position, entry, info.cluster, now_micro())
         await self._bench.forget_connections(variant)
         lone, loaded = [
-            phase(trial.users, await self._bench.trial(variant, trial))
+            await self._bench.measure(variant, trial)
             for trial in trials(info.url, comparison.users, pace, self._placement)
         ]
         one = measurement(slot, lone, loaded, failed_gates(lone, loaded))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import median
 
 from testbed.compare.analysis import Analysis, Cell
 from testbed.compare.environment import Environment
@@ -14,6 +15,8 @@ from testbed.compare.schedule import CONTROL
 from testbed.compare.statistics import LOOKS, Estimate, rank
 
 VALID, SUSPECT, INVALID = "VALID", "SUSPECT", "INVALID"
+MOST_ELSEWHERE = 0.15
+"""Share of the pinned CPUs' time in neither end, the median over all trials, above which it is suspect."""
 MOST_UNSTEADY = 0.25
 """Share of trials whose warm-up did not settle, above which the comparison is suspect."""
 
@@ -93,6 +96,9 @@ def _doubts(analysis: Analysis, environment: Environment, measurements: Sequence
     for name, info in environment.variants.items():
         if info.path == UNPROVEN:
             yield f"{name}: path unproven ({info.path_detail})"
+    elsewhere = median([one.loaded.elsewhere for one in measurements]) if measurements else 0.0
+    if elsewhere > MOST_ELSEWHERE:
+        yield f"other programs took {elsewhere:.0%} of the pinned CPUs; close them and measure again"
     unsteady = sum(not one.loaded.steady for one in measurements)
     if unsteady > MOST_UNSTEADY * max(len(measurements), 1):
         yield f"in {unsteady} of {len(measurements)} trials the rate had not settled when the window began"

@@ -73,14 +73,16 @@ def web_pod(target: Target, placement: Placement) -> Object:
 
 
 def probe_pod(node: str) -> Object:
-    """A pod on the node's own network that may read its packets and connections."""
+    """A pod on the node's own network that may see its packets, its connections and the server's processes."""
     container = {
         "name": CONTAINER,
         "image": "testbed/probe",
         "args": ["sleep"],
-        "securityContext": {"capabilities": {"add": ["NET_ADMIN", "NET_RAW"]}},
+        "securityContext": {"capabilities": {"add": ["NET_ADMIN", "NET_RAW", "SYS_PTRACE"]}},
     }
-    return _pod(probe_name(node), node, container, host_network=True)
+    pod = _pod(probe_name(node), node, container, host_network=True)
+    pod["spec"]["hostPID"] = True
+    return pod
 
 
 def service(target: Target) -> Object:

@@ -23,6 +23,7 @@ Figure = dict[str, Any]
 PERCENTILES = (25, 50, 75, 90, 95, 99, 99.5, 99.9)
 _CURVE = (1, *range(2, 90, 2), 90, 91, 92, 93, 94, 95, 96, 97, 98, 98.5, 99, 99.2, 99.4, 99.6, 99.8, 99.9)
 PALETTE = 6
+ROLES = {"generator": "generator_us_per_request", "server": "server_us_per_request"}
 LEAST_SAMPLES = 10_000
 """Requests in a variant's merged histogram below which nothing beyond 99 % is drawn."""
 
@@ -126,15 +127,11 @@ def percentiles(results: Results, phase: str) -> Figure:
 
 
 def cpu(results: Results) -> Figure:
-    """Stacked bars: what each request costs on the client's CPU, and on the server's."""
+    """Stacked bars: what each request costs in the generator's process, and in the server's."""
     names = [*results.environment.variants]
-    placement = results.environment.placement
-    roles = {"client's CPU": placement["client"], "server's CPU": placement["server"]}
-    if placement["client"] == placement["server"]:
-        roles = {"the one CPU": placement["client"]}
     data = []
-    for index, (role, number) in enumerate(roles.items()):
-        heights = [middle([_busy(one, number) for one in _valid(results, name, "loaded")]) for name in names]
+    for index, (role, field) in enumerate(ROLES.items()):
+        heights = [middle([getattr(one, field) for one in _valid(results, name, "loaded")]) for name in names]
         data.append(
             {
                 "type": "bar",
@@ -224,10 +221,6 @@ def _valid(results: Results, name: str, phase: str) -> list[Phase]:
     counted = set(results.analysis.rounds)
     valid = (one for one in results.measurements if one.variant == name and one.round in counted)
     return [one.lone if phase == "lone" else one.loaded for one in valid]
-
-
-def _busy(one: Phase, cpu_number: int) -> float:
-    return sum(use.busy_us for use in one.cpus if use.cpu == cpu_number) / max(one.count, 1)
 
 
 def _tail(percent: float) -> float:

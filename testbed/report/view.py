@@ -183,9 +183,10 @@ def _charts(results: Results) -> Iterator[Chart]:
     yield Chart(
         "cpu",
         "CPU per request, in µs",
-        "Busy time of the two pinned CPUs, everything included: generator, server, and the kernel between them.",
+        "CPU time of the generator's and the server's processes under load. It includes the kernel's work on their "
+        "behalf: with virtual devices the sender's process carries a packet all the way to the receiver's socket.",
         charts.cpu(results),
-        "CPU time per request of every variant, split by the client's and the server's CPU.",
+        "CPU time per request of every variant, split into generator and server.",
     )
     yield _percentiles(results, "loaded", f"Latency by percentile, {users} users")
     yield Chart(
@@ -230,6 +231,8 @@ def _facts(results: Results) -> Iterator[tuple[str, str]]:
         f"{environment.locustfile}; under load the generator's core was {busy:.0%} busy. Where that is close to 100 %, "
         "latency under load is mostly the queue in front of it: requests per second and CPU say more",
     )
+    elsewhere = charts.middle([one.loaded.elsewhere for one in results.measurements]) if results.measurements else 0.0
+    yield "Neighbours", f"{elsewhere:.0%} of the pinned CPUs' time went to neither generator nor server"
     unsteady = sum(not one.loaded.steady for one in results.measurements)
     yield "Unsettled", f"{unsteady} of {len(results.measurements)} trials began before the rate had settled"
     first = environment.clusters[environment.variants[environment.baseline].cluster]

@@ -9,6 +9,8 @@ machine           {}                                  kernel, CPU, load, version
 capture           {"device": "eth0", "seconds": 30}   {"ready": true}, and with the next line, whatever it is (or at
                                                       the end of the time), the flows; both are optional
 conntrack-delete  {"target": "10.244.1.2"}            how many connections to that address were forgotten
+    serving           {"address": IP, "port": 80}         the processes that listen there
+    cpu               {"pids": [7, 8]}                    CPU time that they have used, in µs
 """
 
 from __future__ import annotations
@@ -90,6 +92,20 @@ def conntrack_delete(argument: Mapping[str, Any]) -> Answer:
     return {"deleted": delete_connections(IPv4Address(argument["target"]))}
 
 
+def serving(argument: Mapping[str, Any]) -> Answer:
+    """See `probe.serving`."""
+    from testbed.loadgen.probe import serving as module
+
+    return {"pids": module.serving(IPv4Address(argument["address"]), int(argument["port"]))}
+
+
+def cpu(argument: Mapping[str, Any]) -> Answer:
+    """See `probe.serving`."""
+    from testbed.loadgen.probe.serving import cpu_us
+
+    return {"cpu_us": cpu_us(argument["pids"])}
+
+
 def stop(_: Mapping[str, Any]) -> Answer:
     """What ends a capture; alone it is a mistake."""
     raise BadInput("no capture runs")
@@ -100,6 +116,8 @@ OPERATIONS: Mapping[str, Callable[[Mapping[str, Any]], Answer]] = {
     "machine": machine,
     "capture": lambda argument: capture(argument, sys.stdin, sys.stdout),
     "conntrack-delete": conntrack_delete,
+    "serving": serving,
+    "cpu": cpu,
     "stop": stop,
 }
 

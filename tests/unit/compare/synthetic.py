@@ -76,10 +76,8 @@ def variant(*, is_host: bool = False, via: str = "pod", cluster: str = "demo") -
 def result(p50_us: float, chance: random.Random, *, count: int = 20_000, errors: int = 0) -> TrialResult:
     """A window whose median latency is about `p50_us`, with a tail to the right."""
     latency = Histogram.of(Counter(round(p50_us * chance.lognormvariate(0, 0.25)) for _ in range(2_000)))
-    busy = round(WINDOW_S * 1e6 * 0.9)
-    cpus = tuple(
-        CpuUse(cpu, busy_us=round(busy * p50_us / BASE_US / 4), softirq_us=100_000, steal_us=0) for cpu in (0, 1)
-    )
+    busy = round(WINDOW_S * 1e6 * 0.9 * p50_us / BASE_US / 5)
+    cpus = tuple(CpuUse(cpu, busy_us=busy, softirq_us=100_000, steal_us=0) for cpu in (0, 1))
     rate = count / WINDOW_S / 10
     batches = tuple(round(rate * factor) for factor in (0.6, 0.9, 1, 1, 1, *(1,) * 20))
     return TrialResult(WINDOW_S, count, errors, "", latency.encode(), cpus, busy, batches, 0.5, steady=True)
@@ -94,6 +92,6 @@ def measurements(count: int = 12, seed: int = 1, effects: Mapping[str, float] = 
         for position, name in enumerate(order):
             p50 = (BASE_US + effects[name]) * drift * chance.lognormvariate(0, 0.004)
             slot = Slot(number, position, name, "demo", "2026-01-01T00:00:00.000000Z")
-            lone = phase(1, result(p50, chance))
-            made.append(measurement(slot, lone, phase(16, result(4 * p50, chance)), ()))
+            lone = phase(1, result(p50, chance), server_us=100_000)
+            made.append(measurement(slot, lone, phase(16, result(4 * p50, chance), server_us=round(25_000 * p50)), ()))
     return made

@@ -58,8 +58,20 @@ def test_a_directory_without_data_is_told_as_such(tmp_path: Path) -> None:
 def test_a_figure_per_request_is_divided_by_requests() -> None:
     one = measurements(1)[0].loaded
     assert one.requests_per_s == one.count / one.seconds
-    assert one.cpu_us_per_request == pytest.approx(sum(use.busy_us for use in one.cpus) / one.count, abs=1e-3)
+    assert one.busy_us_per_request == pytest.approx(sum(use.busy_us for use in one.cpus) / one.count, abs=1e-3)
     assert one.p50_us == pytest.approx(one.histogram.percentile(50), abs=1e-3)
+
+
+def test_cpu_per_request_is_that_of_both_ends_and_the_rest_is_somebody_elses() -> None:
+    one = phase(16, replace(result(60.0, random.Random(1)), generator_us=400_000, batches=(10_000, 10_000)), 200_000)
+    assert one.generator_us_per_request == 20
+    assert one.server_us_per_request == 10
+    assert one.cpu_us_per_request == 30
+    busy = replace(one, busy_us_per_request=130.0)
+    assert busy.elsewhere == pytest.approx(100 * busy.count / (2e6 * 2))
+    unseen = replace(busy, server_us_per_request=0.0)
+    assert unseen.cpu_us_per_request == 130
+    assert unseen.elsewhere == 0
 
 
 def test_gates_name_what_went_wrong() -> None:

@@ -12,7 +12,7 @@ import pytest
 from testbed.client.streams import Channel
 from testbed.compare.bench import ends
 from testbed.compare.load import Comparison, load_comparison
-from testbed.compare.measurement import FILE, begin, read
+from testbed.compare.measurement import FILE, Phase, begin, phase, read
 from testbed.compare.path import Ends
 from testbed.compare.placement import Placement
 from testbed.compare.rounds import Measuring, trials
@@ -21,7 +21,7 @@ from testbed.compare.session import Refused, Session
 from testbed.compare.stopping import Pace
 from testbed.compare.workloads import PORT
 from testbed.errors import CommandFailed
-from testbed.loadgen.records import Trial, TrialResult
+from testbed.loadgen.records import Trial
 from testbed.topology.plan import plan
 from tests.unit.compare.synthetic import EFFECTS_US, environment, result
 
@@ -44,12 +44,12 @@ class InstantBench:
         """Note it."""
         self.forgotten.append(variant)
 
-    async def trial(self, variant: str, trial: Trial) -> TrialResult:
-        """A result."""
+    async def measure(self, variant: str, trial: Trial) -> Phase:
+        """Its figures."""
         self.asked.append((variant, trial))
         if len(self.asked) > self._most:
             raise CommandFailed("the program in pod load-a ended with 137")
-        return result(60 + EFFECTS_US[variant], self._chance)
+        return phase(trial.users, result(60 + EFFECTS_US[variant], self._chance))
 
 
 class Route:

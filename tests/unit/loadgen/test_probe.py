@@ -1,11 +1,17 @@
 """The probe as a process."""
 
 import json
+import os
+import socket
 import subprocess
 import sys
+import time
+from typing import Any
+
+import pytest
 
 
-def ask(*lines: str) -> list[dict[str, object]]:
+def ask(*lines: str) -> list[dict[str, Any]]:
     """Give the probe some lines and return its answers."""
     argv = [sys.executable, "-m", "testbed.loadgen.probe", "serve"]
     done = subprocess.run(
@@ -30,3 +36,15 @@ def test_questions_that_make_no_sense_are_answered_with_a_sentence() -> None:
 def test_a_probe_that_may_not_or_cannot_capture_says_so() -> None:
     (answer,) = ask('{"capture": {"device": "no-such-device"}}')
     assert "no-such-device" in str(answer["error"]) or "NET_RAW" in str(answer["error"])
+
+
+def test_the_processes_behind_an_address_and_their_cpu_time_are_found() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        (served,) = ask(json.dumps({"serving": {"address": "127.0.0.1", "port": port}}))
+        assert os.getpid() in served["pids"]
+        (elsewhere,) = ask(json.dumps({"serving": {"address": "192.0.2.1", "port": port}}))
+    assert elsewhere == {"pids": []}
+    (cpu,) = ask(json.dumps({"cpu": {"pids": [os.getpid()]}}))
+    assert int(str(cpu["cpu_us"])) == pytest.approx(time.process_time() * 1e6, rel=0.3)
+    assert ask('{"cpu": {"pids": [4194304]}}') == [{"cpu_us": 0}]

@@ -12,8 +12,9 @@ from contextlib import aclosing
 from types import MappingProxyType
 from typing import Generic, TypeVar
 
+from testbed.api import selectors
 from testbed.api.kinds import Kind
-from testbed.api.objects import Event, Key, Object, key, resource_version
+from testbed.api.objects import Event, Key, Object, key, namespace, resource_version
 from testbed.client.protocol import Client
 from testbed.errors import ApiError, Gone
 from testbed.waiting import Backoff
@@ -42,6 +43,7 @@ class Informer:
         """Everything up to this version is in `items`."""
         self._client, self._namespace = client, namespace
         self._label_selector, self._field_selector = label_selector, field_selector
+        self._tests = (selectors.label_selector(label_selector), selectors.field_selector(field_selector))
         self._items: dict[Key, Object] = {}
         self._observers: list[Observer] = []
 
@@ -70,11 +72,12 @@ class Informer:
         Versions grow over all kinds and a watch tells them in order: an object newer than `resource_version` is one
         that the watch has yet to tell, an older one it has already told, and perhaps deleted since.
         """
-        if resource_version(obj) > self.resource_version:
+        if resource_version(obj) > self.resource_version and self._is_selected(obj):
             self._set(obj)
 
     async def run(self) -> None:
-        """List and watch until cancelled; errors of the API are logged and tried again, at most 2 s apart."""
+        """List and watch until cancelled. Errors of the API are tried again, at most 2 s apart; of several in a row the
+        first is a warning."""
         backoff = Backoff()
         while True:
             try:
@@ -85,7 +88,7 @@ class Informer:
                 log.info("%s: version %d is gone, listing again", self.kind.plural, self.resource_version)
                 self.resource_version = 0
             except ApiError as error:
-                log.warning("%s: %s", self.kind.plural, error)
+                log.log(logging.DEBUG if backoff.failures else logging.WARNING, "%s: %s", self.kind.plural, error)
             await backoff.wait()
 
     async def _list(self) -> None:
@@ -119,6 +122,10 @@ class Informer:
         elif event.type != "BOOKMARK":
             self._set(event.object)
         self.resource_version = max(self.resource_version, resource_version(event.object))
+
+    def _is_selected(self, obj: Object) -> bool:
+        is_here = not self._namespace or namespace(obj) == self._namespace
+        return is_here and all(test(obj) for test in self._tests)
 
     def _set(self, obj: Object) -> None:
         which = key(obj)

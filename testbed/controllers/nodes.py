@@ -7,6 +7,7 @@ that clocks of machines need not agree.
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import Any
 
 from testbed.api.kinds import NODE, POD
@@ -15,7 +16,7 @@ from testbed.api.wellknown import LEASE_NAMESPACE
 from testbed.controllers.cluster import Cluster, node_of
 from testbed.controllers.events import Recorder
 from testbed.controllers.loop import Loop, together
-from testbed.errors import NotFound
+from testbed.errors import Conflict, NotFound
 
 GRACE_S = 40.0
 """node-monitor-grace-period."""
@@ -30,7 +31,7 @@ class Nodes:
         self._cluster, self._client, self._grace_s = cluster, cluster.client, grace_s
         self._events = Recorder(cluster.client, "node-controller")
         self._heard: dict[str, float] = {}
-        self._departed: set[str] = set()
+        self._stranded: dict[str, dict[str, Object]] = {}
         self.loop = Loop("node", self.reconcile)
         cluster.nodes.observe(self._node_changed)
         cluster.leases.observe(self._lease_changed)
@@ -38,6 +39,7 @@ class Nodes:
 
     async def reconcile(self, which: Key) -> None:
         """Judge the node by its last renewal, and its pods by the node."""
+        await together(*(self._delete(pod) for pod in self._stranded.get(which.name, {}).values()))
         node = self._cluster.nodes.items.get(which)
         if node is None:
             await self._sweep(which)
@@ -55,21 +57,18 @@ class Nodes:
         await self._set_pods(which.name, is_silent=left_s <= 0)
 
     async def _sweep(self, which: Key) -> None:
-        """Delete the pods of a node that has gone; of one that has never been seen, only after the grace: pods may be
-        bound by hand before the node is there."""
+        """Delete pods of a node that is not there, after the grace: they may be bound by hand before it is."""
         pods = self._cluster.pods_by_node[which.name]
-        if pods and which.name not in self._departed and (left_s := self._left_s(which.name)) > 0:
+        if pods and (left_s := self._left_s(which.name)) > 0:
             self.loop.enqueue_after(which, left_s)
             return
         await together(*(self._delete(pod) for pod in pods))
-        self._departed.discard(which.name)
         self._heard.pop(which.name, None)
 
     async def _delete(self, pod: Object) -> None:
-        try:
+        with suppress(NotFound, Conflict):  # gone already, or another pod of that name
             await self._client.delete(POD, name(pod), namespace(pod), grace_period_s=0, uid=uid(pod))
-        except NotFound:
-            return
+        self._stranded.get(node_of(pod), {}).pop(uid(pod), None)
 
     def _left_s(self, node: str) -> float:
         clock = asyncio.get_running_loop().time()
@@ -96,10 +95,10 @@ class Nodes:
         self._cluster.pods.learn(await self._client.patch(POD, name(pod), patch, namespace(pod), subresource="status"))
 
     def _node_changed(self, which: Key, old: Object | None, new: Object | None) -> None:
-        if new is None:
-            self._departed.add(which.name)
+        if new is None:  # whoever comes by that name is another machine: these pods are nowhere
+            pods = self._cluster.pods_by_node[which.name]
+            self._stranded.setdefault(which.name, {}).update({uid(pod): pod for pod in pods})
         elif old is None:
-            self._departed.discard(which.name)
             self._heard[which.name] = asyncio.get_running_loop().time()
         if old is None or new is None or condition(old, "Ready") != condition(new, "Ready"):
             self.loop.enqueue(which)

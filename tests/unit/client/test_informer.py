@@ -189,3 +189,11 @@ async def _step(client: FakeClient, informer: Informer, verb: str, obj: Object) 
 
 async def _exists(client: FakeClient, which: str) -> bool:
     return any(name(obj) == which for obj in (await client.list(CONFIG_MAP)).items)
+
+
+async def test_a_write_outside_of_its_selection_is_not_its_matter() -> None:
+    client = FakeClient()
+    async with running(Informer(client, CONFIG_MAP, "default", label_selector="team=blue")) as informer:
+        informer.learn(await client.create(config_map("a", "red")))
+        informer.learn(await client.create(config_map("b", "blue")))
+        assert set(informer.items) == {Key("default", "b")}

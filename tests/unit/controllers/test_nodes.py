@@ -115,3 +115,19 @@ async def test_a_pod_bound_to_a_node_that_is_yet_to_come_is_spared_for_a_while(c
             return [pod["metadata"]["name"] for pod in (await client.list(POD)).items] == ["early"]
 
         await eventually(swept, "only the pod whose node came is left")
+
+
+async def test_a_node_that_comes_anew_by_the_same_name_does_not_keep_the_pods(client: Client) -> None:
+    await add_node(client, "a")
+    await client.create(pod("lost", "a"))
+    async with watched(client), running(keep_renewing(client, "a")):
+        await client.delete(NODE, "a")
+        await add_node(client, "a")
+        await eventually(lambda: _none(client), "the pod is gone")
+        await client.create(pod("new", "a"))
+        await asyncio.sleep(GRACE_S * 1.5)
+        assert [pod["metadata"]["name"] for pod in (await client.list(POD)).items] == ["new"]
+
+
+async def _none(client: Client) -> bool:
+    return not (await client.list(POD)).items

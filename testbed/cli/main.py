@@ -81,7 +81,7 @@ def _with_verbosity(function: Callable[..., None]) -> Callable[..., None]:
 def _set_up_logging(verbosity: int) -> None:
     level = (logging.ERROR, logging.INFO, logging.DEBUG)[min(verbosity, 2)]
     logging.basicConfig(stream=sys.stderr, level=level, format="%(message)s" if verbosity < 2 else logging.BASIC_FORMAT)
-    for chatty in ("httpx", "httpcore", "docker", "urllib3", "websockets", "asyncio"):
+    for chatty in ("docker", "urllib3", "websockets", "asyncio"):
         logging.getLogger(chatty).setLevel(max(level, logging.WARNING))
 
 

@@ -25,7 +25,6 @@ def main(argv: list[str]) -> None:
     """Serve until SIGTERM or SIGINT. The kernel keeps everything, so traffic goes on without this process."""
     options = _parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # a line for each renewed lease
     directory: Path = options.dir
     locate = partial(_own, options.node) if options.node else partial(_among, _prefix(directory, options.netns_dir))
     asyncio.run(_serve(directory, options.api, locate))

@@ -50,6 +50,7 @@ class Pods:
         self._sockets: dict[str, NodeSockets] = {}
         self._workers: dict[str, PodWorker] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._watching = ThreadPoolExecutor(1, "watch")
         self._runner = PodRunner(sandboxes, wiring.links, state, self._config_map)
         self._shared = PodHost(
             client=client,
@@ -120,6 +121,8 @@ class Pods:
         finally:
             for task in self._tasks:
                 task.cancel()
+            for threads in (self._watching, self._shared.work, self._shared.stops):
+                threads.shutdown(wait=False, cancel_futures=True)
 
     def _adopt(self, sandboxes: Iterable[PodSandbox]) -> None:
         """Know which addresses are held before any is given out."""
@@ -130,16 +133,15 @@ class Pods:
     async def _watch_containers(self) -> None:
         loop = asyncio.get_running_loop()
         backoff = Backoff()
-        with ThreadPoolExecutor(1, "watch") as watching:
-            while True:
-                looked_at = loop.time()
-                try:
-                    self._show(await loop.run_in_executor(watching, self._sandboxes.containers), looked_at)
-                    await loop.run_in_executor(watching, self._sandboxes.wait_for_change, LOOK_AGAIN_S)
-                    backoff.reset()
-                except TestbedError as error:
-                    log.warning("containers cannot be seen: %s", error)
-                    await backoff.wait()
+        while True:
+            looked_at = loop.time()
+            try:
+                self._show(await loop.run_in_executor(self._watching, self._sandboxes.containers), looked_at)
+                await loop.run_in_executor(self._watching, self._sandboxes.wait_for_change, LOOK_AGAIN_S)
+                backoff.reset()
+            except TestbedError as error:
+                log.warning("containers cannot be seen: %s", error)
+                await backoff.wait()
 
     def _show(self, states: Iterable[ContainerState], looked_at: float) -> None:
         """Tell each worker what its containers do now; those of a pod that nobody knows get one, which removes them."""

@@ -1,0 +1,247 @@
+"""Pods from binding to removal: a real agent's loops over an API, a runtime and a kernel in memory."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from testbed.agent.fake import FakeSandboxes
+from testbed.agent.pods import Pods
+from testbed.agent.wiring import Kernel, Wiring
+from testbed.api.kinds import CONFIG_MAP, EVENT, POD
+from testbed.api.objects import Key, Object, is_ready, name, status, uid
+from testbed.client.fake import FakeClient
+from testbed.errors import NotFound
+from testbed.kernel.fake import FakeLinks, FakeNft
+from testbed.topology.spec import ClusterSpec
+from testbed.waiting import wait_until_async
+from tests.unit.agent.specs import cluster, node, pod
+
+SOON_S = 10.0
+
+
+class Host:
+    """One host with its nodes, everything in memory but the files of pods."""
+
+    def __init__(self, directory: Path, spec: ClusterSpec | None = None) -> None:
+        self.spec = spec or cluster(node("a", 1), node("client", 9, role="external"), images={"nginx:*": "testbed/web"})
+        self.client = FakeClient()
+        self.directory = directory
+        self.switch = FakeLinks()
+        self.sandboxes = FakeSandboxes()
+        for place in ("control-plane", *(each.name for each in self.spec.nodes)):
+            (directory / place).touch()
+            self.sandboxes.places[place] = directory / place
+
+    @asynccontextmanager
+    async def agent(self) -> AsyncIterator[Pods]:
+        """An agent's pods while inside; leaving is like kill -9, for everything but the threads."""
+        kernel = Kernel(self._links, FakeNft, lambda: None, lambda _: None)
+        wiring = Wiring("here", self.sandboxes.place, kernel)
+        pods = Pods(self.client, self.sandboxes, wiring, "here", "netns", self.directory / "state")
+        runs = (pods.objects.run(), pods.config_maps.run(), pods.events.run(), pods.run())
+        tasks = [asyncio.create_task(run) for run in runs]
+        pods.follow(self.spec, wiring.sync(self.spec))
+        try:
+            yield pods
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def get(self, which: Object) -> Object:
+        """The pod as the API has it."""
+        return await self.client.get(POD, name(which), "default")
+
+    async def until(self, which: Object, check: Callable[[Object], Any], what: str) -> Object:
+        """The pod, as soon as the check holds for it."""
+
+        async def look() -> Object | None:
+            found = await self.get(which)
+            return found if check(found) else None
+
+        return await wait_until_async(look, SOON_S, what)
+
+    async def create(self, obj: Object) -> Object:
+        """Create a pod and wait until it is Ready."""
+        created = await self.client.create(obj)
+        return await self.until(created, is_ready, "the pod's readiness")
+
+    async def events(self) -> list[str]:
+        """The reasons of all Events."""
+        return [event["reason"] for event in (await self.client.list(EVENT)).items]
+
+    def _links(self, netns: Path | None) -> FakeLinks:
+        return self.switch if netns is None else self.switch.enter(netns)
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Host:
+    return Host(tmp_path)
+
+
+def container_status(obj: Object) -> dict[str, Any]:
+    found: dict[str, Any] = status(obj)["containerStatuses"][0]
+    return found
+
+
+async def test_a_bound_pod_gets_an_address_a_link_and_its_containers(host: Host) -> None:
+    async with host.agent():
+        ready = await host.create(pod())
+    assert status(ready)["podIP"] == "10.244.1.2"
+    assert status(ready)["hostIP"] == "198.18.0.11"
+    assert status(ready)["phase"] == "Running"
+    at_node = host.switch.enter(host.directory / "a")
+    assert f"veth{uid(ready)[:8]}" in {link.name for link in at_node.links()}
+    assert "Started" in await host.events()
+
+
+async def test_pods_of_other_hosts_are_left_alone(host: Host) -> None:
+    async with host.agent():
+        await host.client.create(pod("elsewhere", on="far"))
+        await host.create(pod("here"))
+    assert {spec.pod_uid for spec in host.sandboxes.specs.values()} == {uid(await host.get(pod("here")))}
+
+
+async def test_a_host_network_pod_is_in_its_nodes_namespace_without_a_sandbox(host: Host) -> None:
+    async with host.agent():
+        ready = await host.create(pod(on="client", hostNetwork=True))
+    (started,) = host.sandboxes.specs.values()
+    assert (started.netns, started.node) == (host.directory / "client", "client")
+    assert status(ready)["podIP"] == "203.0.113.19"
+    assert host.sandboxes.pods() == []
+
+
+async def test_a_container_is_told_what_the_manifest_says(host: Host) -> None:
+    container = {
+        "command": ["serve", "$(POD)"],
+        "env": [{"name": "POD", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}],
+        "image": "nginx",
+        "securityContext": {"capabilities": {"add": ["CAP_NET_ADMIN"]}},
+    }
+    async with host.agent():
+        ready = await host.create(pod(container=container))
+    (started,) = host.sandboxes.specs.values()
+    assert (started.command, started.image) == (["serve", "10.244.1.2"], "testbed/web")
+    assert started.capabilities == ["NET_ADMIN"]
+    assert container_status(ready)["image"] == "nginx"
+
+
+async def test_a_container_that_ends_is_restarted_and_the_pod_keeps_its_address(host: Host) -> None:
+    async with host.agent():
+        ready = await host.create(pod())
+        host.sandboxes.end(container_status(ready)["containerID"].removeprefix("netns://"), 3)
+        again = await host.until(ready, lambda obj: container_status(obj)["restartCount"] == 1, "a restart")
+    assert status(again)["podIP"] == status(ready)["podIP"]
+    assert container_status(again)["lastState"]["terminated"]["exitCode"] == 3
+    assert is_ready(again)
+
+
+async def test_a_container_that_ends_again_at_once_has_to_wait(host: Host) -> None:
+    async with host.agent():
+        ready = await host.create(pod())
+        host.sandboxes.end(f"{uid(ready)}-main-0", 1)
+        await host.until(ready, lambda obj: container_status(obj)["restartCount"] == 1, "a restart")
+        host.sandboxes.end(f"{uid(ready)}-main-1", 1)
+        waits = await host.until(ready, lambda obj: "waiting" in container_status(obj)["state"], "a back-off")
+        assert container_status(waits)["state"]["waiting"]["reason"] == "CrashLoopBackOff"
+        await host.until(ready, lambda obj: container_status(obj)["restartCount"] == 2, "another restart")
+
+
+async def test_a_pod_that_never_restarts_succeeds_or_fails(host: Host) -> None:
+    async with host.agent():
+        for exit_code, phase in ((0, "Succeeded"), (1, "Failed")):
+            ready = await host.create(pod(phase.lower(), restartPolicy="Never"))
+            host.sandboxes.end(f"{uid(ready)}-main-0", exit_code)
+            ended = await host.until(ready, lambda obj, want=phase: status(obj)["phase"] == want, phase)  # type: ignore[misc]
+            assert container_status(ended)["state"]["terminated"]["exitCode"] == exit_code
+
+
+async def test_an_image_that_cannot_be_had_is_told_and_tried_again_when_the_pod_changes(host: Host) -> None:
+    async with host.agent():
+        created = await host.client.create(pod(container={"image": "redis:7"}))
+        waits = await host.until(created, lambda obj: status(obj).get("containerStatuses"), "a status")
+        assert container_status(waits)["state"]["waiting"]["reason"] == "ErrImagePull"
+        container = {"name": "main", "image": "testbed/web"}
+        await host.client.patch(POD, name(created), {"spec": {"containers": [container]}}, "default")
+        await host.until(created, is_ready, "readiness with another image")
+    assert "Failed" in await host.events()
+
+
+async def test_a_config_map_that_comes_later_lets_the_container_start(host: Host) -> None:
+    reference = {"configMapKeyRef": {"name": "settings", "key": "colour"}}
+    async with host.agent():
+        created = await host.client.create(pod(container={"env": [{"name": "C", "valueFrom": reference}]}))
+        waits = await host.until(created, lambda obj: status(obj).get("containerStatuses"), "a status")
+        assert container_status(waits)["state"]["waiting"]["reason"] == "CreateContainerConfigError"
+        meta = {"name": "settings", "namespace": "default"}
+        await host.client.create(
+            {"apiVersion": "v1", "kind": CONFIG_MAP.kind, "metadata": meta, "data": {"colour": "red"}}
+        )
+        await host.until(created, is_ready, "readiness with the ConfigMap")
+    (started,) = host.sandboxes.specs.values()
+    assert started.env["C"] == "red"
+
+
+async def test_a_deleted_pod_is_stopped_removed_and_let_go(host: Host) -> None:
+    async with host.agent():
+        ready = await host.create(pod())
+        await host.client.delete(POD, name(ready), "default", grace_period_s=5)
+        await _until_gone(host, ready)
+        assert host.sandboxes.pods() == []
+        assert host.sandboxes.containers() == []
+        assert list((host.directory / "state/pods").iterdir()) == []
+        assert f"veth{uid(ready)[:8]}" not in {link.name for link in host.switch.enter(host.directory / "a").links()}
+
+
+async def test_a_pod_that_is_made_again_under_its_name_is_another_pod(host: Host) -> None:
+    async with host.agent():
+        first = await host.create(pod())
+        await host.client.delete(POD, name(first), "default", grace_period_s=0)
+        await _until_gone(host, first)
+        second = await host.create(pod())
+        assert uid(second) != uid(first)
+        assert status(second)["podIP"] == "10.244.1.3"
+
+
+async def test_an_agent_that_starts_anew_takes_over_what_runs_and_changes_nothing(host: Host) -> None:
+    async with host.agent():
+        before = [await host.create(pod(f"web-{number}")) for number in range(3)]
+    async with host.agent():
+        await host.create(pod("new"))
+        after = [await host.get(obj) for obj in before]
+    assert after == before
+    assert status(await host.get(pod("new")))["podIP"] == "10.244.1.5"
+    assert len(host.sandboxes.specs) == 4
+
+
+async def test_an_agent_that_starts_anew_removes_pods_that_were_deleted_meanwhile(host: Host) -> None:
+    async with host.agent():
+        ready = await host.create(pod())
+    await host.client.delete(POD, name(ready), "default", grace_period_s=0)
+    async with host.agent():
+
+        async def gone() -> bool:
+            return not host.sandboxes.pods() and not host.sandboxes.containers()
+
+        await wait_until_async(gone, SOON_S, "the removal of an orphan")
+
+
+async def test_a_containers_log_is_found_by_the_pods_name(host: Host) -> None:
+    async with host.agent() as pods:
+        ready = await host.create(pod())
+        assert pods.find(Key("default", "web"), "main").id == f"{uid(ready)}-main-0"
+        with pytest.raises(NotFound, match="has not been started"):
+            pods.find(Key("default", "web"), "main", previous=True)
+
+
+async def _until_gone(host: Host, which: Object) -> None:
+    async def gone() -> bool:
+        return all(uid(obj) != uid(which) for obj in (await host.client.list(POD)).items)
+
+    await wait_until_async(gone, SOON_S, "the pod's end")

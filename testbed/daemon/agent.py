@@ -19,8 +19,7 @@ from testbed.topology.spec import ClusterSpec
 def main(argv: list[str]) -> None:
     """Run until killed."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    for chatty in ("testbed.kernel",):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
+    logging.getLogger("testbed.kernel").setLevel(logging.WARNING)
     asyncio.run(_run(_options(argv)))
 
 

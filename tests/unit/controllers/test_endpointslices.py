@@ -336,4 +336,4 @@ async def test_a_ready_pod_is_in_its_slice_within_milliseconds(client: Client) -
             begun = time.monotonic()
             await set_ready(client, await client.get(POD, "one", "default"), ready=True)
             await asyncio.wait_for(written.wait(), 5)
-            assert time.monotonic() - begun < 1.0
+            assert time.monotonic() - begun < 2.0

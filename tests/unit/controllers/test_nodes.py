@@ -10,7 +10,7 @@ from testbed.controllers.nodes import Nodes
 from testbed.errors import NotFound
 from tests.unit.controllers.harness import add_node, eventually, pod, running, set_ready
 
-GRACE_S = 0.3
+GRACE_S = 0.6
 """In place of 40 s."""
 
 

@@ -25,8 +25,8 @@ IMAGE_LABEL = "testbed.container-image"
 
 SWITCH, AGENT, CONTROL_PLANE, NODE, DAEMON = "switch", "agent", "control-plane", "node", "node-daemon"
 POD, CONTAINER = "pod", "container"
-HOLDERS = (SWITCH, NODE, POD)
-"""The roles that hold a network namespace and nothing else."""
+HOLDERS = (SWITCH, NODE)
+"""What holds a network namespace for a part of the testbed itself to join."""
 
 NO_NETWORK = "none"
 """Docker's network mode of a holder, always together with `network_disabled`: then runc makes the namespace, with `lo`

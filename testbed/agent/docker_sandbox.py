@@ -3,9 +3,10 @@
 A pod is a pause container without a network of Docker's, and containers that join it; a hostNetwork pod's containers
 join its node. What there is stands in labels, so an agent that starts anew finds everything.
 
-A container that ends takes its namespace along, and one that restarts gets a new one with only `lo`. So when a holder
-has been killed, whoever had joined it is left in the old namespace: `_rejoin` restarts them into the new one, the node
-daemon after its node, the agent itself after the switch. Wiring is then the agent's, which compares what it finds.
+A container that ends takes its namespace along, and one that restarts gets a new one with only `lo`. So when the switch
+or a node has been killed, whoever had joined it is left in the old namespace: `_rejoin` restarts them into the new one,
+the node daemon and hostNetwork pods after their node, the agent itself after the switch. The rest is the agent's: it
+wires what has another namespace than before, and starts the containers of a pod anew whose sandbox has.
 """
 
 from __future__ import annotations
@@ -277,18 +278,19 @@ class DockerSandboxes:
         This very process last: its container is one of those that join the switch.
         """
         listed = self._list(everything=True)
-        for one in sorted(listed, key=lambda one: one["Labels"].get(ROLE_LABEL) == AGENT):
-            mode = one["HostConfig"]["NetworkMode"]
-            holder = self._looks.at(mode.removeprefix(JOINED)) if mode.startswith(JOINED) else None
-            if _netns(holder) and self._is_astray(one, holder):
+        holders = {f"{JOINED}{one['Id']}" for one in listed if one["Labels"][ROLE_LABEL] in HOLDERS}
+        joined = [one for one in listed if one["HostConfig"]["NetworkMode"] in holders]
+        for one in sorted(joined, key=lambda one: one["Labels"][ROLE_LABEL] == AGENT):
+            if self._is_astray(one):
                 with explained("restarting a container whose network namespace has gone"):
                     self._engine.api.restart(one["Id"], timeout=0)
 
-    def _is_astray(self, listed: Mapping[str, Any], holder: Mapping[str, Any] | None) -> bool:
-        here, there = _netns(self._looks.at(listed["Id"])), _netns(holder)
+    def _is_astray(self, joined: Mapping[str, Any]) -> bool:
+        here = _netns(self._looks.at(joined["Id"]))
+        there = _netns(self._looks.at(joined["HostConfig"]["NetworkMode"].removeprefix(JOINED)))
         if here and there:
             return _inode(here) != _inode(there)
-        return bool(listed["Labels"].get(ROLE_LABEL) == DAEMON and listed["State"] == "exited")
+        return bool(there and joined["Labels"][ROLE_LABEL] == DAEMON and joined["State"] == "exited")
 
 
 def _netns(look: Mapping[str, Any] | None) -> Path | None:

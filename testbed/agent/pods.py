@@ -137,6 +137,9 @@ class Pods:
             looked_at = loop.time()
             try:
                 self._show(await loop.run_in_executor(self._watching, self._sandboxes.containers), looked_at)
+                for sandbox in await loop.run_in_executor(self._watching, self._sandboxes.pods):
+                    if worker := self._workers.get(sandbox.pod_uid):
+                        worker.see(sandbox)
                 await loop.run_in_executor(self._watching, self._sandboxes.wait_for_change, LOOK_AGAIN_S)
                 backoff.reset()
             except TestbedError as error:

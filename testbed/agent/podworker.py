@@ -100,6 +100,11 @@ class PodWorker:
         self._is_wired = False
         self.wake()
 
+    def see(self, sandbox: PodSandbox) -> None:
+        """The sandbox as the runtime shows it: one that was lost may have come back with another namespace."""
+        if self._sandbox and self._sandbox.netns != sandbox.netns:
+            self.rewire()
+
     async def run(self) -> None:
         """Work until the pod is gone from this host. What fails is told, and tried again ever more slowly."""
         backoff = Backoff()

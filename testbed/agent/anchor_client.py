@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,15 +36,23 @@ class Execution:
 
     def __init__(self, connection: _Connection) -> None:
         self._connection = connection
+        self._is_killed = False
 
     def wait(self) -> int:
         """Its exit code (128 + N where signal N ended it), when it has ended."""
-        code: int = self._connection.receive()["exit_code"]
-        self._connection.close()
+        try:
+            code: int = self._connection.receive()["exit_code"]
+        except NotFound:
+            if not self._is_killed:
+                raise
+            code = 128 + signal.SIGKILL
+        finally:
+            self._connection.close()
         return code
 
     def kill(self) -> None:
         """End it, and what it started in its process group."""
+        self._is_killed = True
         self._connection.shut_down()
 
 
@@ -184,7 +194,8 @@ class _Connection:
         return self._socket.fileno()
 
     def shut_down(self) -> None:
-        self._socket.shutdown(socket.SHUT_RDWR)
+        with suppress(OSError):  # closed already
+            self._socket.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         self._socket.close()

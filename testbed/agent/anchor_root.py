@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -82,24 +83,51 @@ def recipe(machine: Machine) -> tuple[Step, ...]:
 def enter_root(root: Mapping[str, Any], machine: Machine, steps: Sequence[Step]) -> None:
     """Make the container's file system the root of the calling process, in a mount namespace of its own.
 
-    `root` has `directory` (on a tmpfs, made here), `lower` (directories above the machine's root, topmost first) and
-    `mounts` (source, path, read_only).
+    `root` has `directory` (on a tmpfs, made here), `lower` (the images' files, topmost first), `layers` (the directory
+    on that tmpfs where they are copied to) and `mounts` (source, path, read_only).
     """
     netns.unshare(netns.CLONE_NEWNS)
     directory = Path(root["directory"])
     merged = directory / "root"
     merged.mkdir(parents=True)
     mounts = [(_real_target(mount["path"]), mount) for mount in root["mounts"]]
+    lower = [_layer(Path(files), Path(root["layers"])) for files in root["lower"]]
     places = [step.path for step in steps if step.how in (OVERLAY, FRESH, DIRECTORY)]
     for number, step in enumerate(steps):
         inside = [(path, mount) for path, mount in mounts if _innermost(path, places) == step.path]
-        _make(step, directory / f"layer-{number}", merged, _Content(inside, root["lower"], machine.is_user))
+        _make(step, directory / f"layer-{number}", merged, _Content(inside, lower, machine.is_user))
     for pseudo in ("/proc", "/dev"):
         _bind(pseudo, f"{merged}{pseudo}", read_only=False)
     _mount_sys(merged)
     for path, mount in mounts:
         _bind(mount["source"], f"{merged}{path}", read_only=mount["read_only"])
     netns.pivot_root(merged)
+
+
+def _layer(files: Path, layers: Path) -> str:
+    """A copy of an image's files, made when they are first needed and again when they have changed."""
+    found = [files, *sorted(files.rglob("*"))]
+    version = max(path.stat().st_mtime_ns for path in found)
+    layer = layers / f"{files.parent.name}-{version}"
+    if not layer.exists():
+        beside = layers / f".{layer.name}.{os.getpid()}"
+        beside.mkdir(parents=True)
+        for path in found:
+            _copy(path, beside / path.relative_to(files))
+        with suppress(OSError):  # another container's start has made it meanwhile
+            beside.rename(layer)
+    return str(layer)
+
+
+def _copy(path: Path, to: Path) -> None:
+    if path.is_symlink():
+        to.symlink_to(path.readlink())
+        return
+    if path.is_dir():
+        to.mkdir(exist_ok=True)
+    else:
+        to.write_bytes(path.read_bytes())
+    to.chmod(path.stat().st_mode & 0o7777)
 
 
 class _Content(NamedTuple):

@@ -28,13 +28,16 @@ class Inbox:
         self._buffer = bytearray()
 
     def feed(self, data: bytes) -> list[Message]:
-        """The messages that are complete now; what is left of the next waits for more bytes."""
+        """The messages that are complete now; the rest waits for more bytes. ValueError for what is no message."""
         self._buffer += data
         messages = []
         while len(self._buffer) >= _LENGTH.size:
             end = _LENGTH.size + _LENGTH.unpack_from(self._buffer)[0]
             if len(self._buffer) < end:
                 break
-            messages.append(json.loads(self._buffer[_LENGTH.size : end]))
+            message = json.loads(self._buffer[_LENGTH.size : end])
+            if not isinstance(message, dict):
+                raise ValueError(f"a message is an object, not {message!r}")  # noqa: TRY004 - the peer's mistake
+            messages.append(message)
             del self._buffer[:end]
         return messages

@@ -99,8 +99,9 @@ async def run_session(socket: WebSocket, session: ExecSession, threads: Executor
             await socket.close()
     finally:
         listening.cancel()
-        for stream, _ in streams:
-            stream.close()
+        for stream in (session.stdin, session.stdout, session.stderr):
+            if stream:
+                stream.close()
 
 
 def exit_status(code: int) -> dict[str, Any]:

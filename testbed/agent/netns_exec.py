@@ -9,25 +9,24 @@ import struct
 import termios
 from collections.abc import Sequence
 from io import FileIO, RawIOBase
+from typing import Any
 
-from testbed.agent.anchor_client import AnchorClient
+from testbed.agent.anchor_client import AnchorClient, Execution
+from testbed.agent.sandbox import ExecSession
+from testbed.errors import TestbedError
 
 
 class PipeExec:
-    """A program whose three streams are pipes."""
+    """A program whose three streams are pipes. Its maker closes the streams."""
 
     def __init__(self, anchor: AnchorClient, container_id: str, argv: Sequence[str], *, stdin: bool) -> None:
-        ours_in, theirs_in = _input() if stdin else (None, os.open(os.devnull, os.O_RDONLY))
         (out, theirs_out), (err, theirs_err) = os.pipe(), os.pipe()
-        self.stdin: RawIOBase | None = ours_in
+        theirs_in, into = os.pipe() if stdin else (os.open(os.devnull, os.O_RDONLY), None)
+        self.stdin: RawIOBase | None = None if into is None else FileIO(into, "w")
         self.stdout: RawIOBase = FileIO(out)
         self.stderr: RawIOBase | None = FileIO(err)
-        theirs = (theirs_in, theirs_out, theirs_err)
-        try:
-            self._execution = anchor.execute(container_id, {"argv": list(argv)}, theirs)
-        finally:
-            for fd in theirs:
-                os.close(fd)
+        plan = {"argv": list(argv)}
+        self._execution = _execute(self, anchor, container_id, plan, (theirs_in, theirs_out, theirs_err))
 
     def resize(self, columns: int, rows: int) -> None:
         """Nothing: there is no terminal."""
@@ -42,18 +41,15 @@ class PipeExec:
 
 
 class TerminalExec:
-    """A program on a pseudo-terminal of its own."""
+    """A program on a pseudo-terminal of its own. Its maker closes the streams."""
 
     def __init__(self, anchor: AnchorClient, container_id: str, argv: Sequence[str], *, stdin: bool) -> None:
         ours, theirs = os.openpty()
         self.stdout: RawIOBase = _Terminal(ours)
         self.stderr: RawIOBase | None = None
         self.stdin: RawIOBase | None = FileIO(os.dup(ours), "w") if stdin else None
-        try:
-            plan = {"argv": list(argv), "terminal": True, "extra_env": {"TERM": "xterm"}}
-            self._execution = anchor.execute(container_id, plan, (theirs, theirs, theirs))
-        finally:
-            os.close(theirs)
+        plan = {"argv": list(argv), "terminal": True, "extra_env": {"TERM": "xterm"}}
+        self._execution = _execute(self, anchor, container_id, plan, (theirs, os.dup(theirs), os.dup(theirs)))
 
     def resize(self, columns: int, rows: int) -> None:
         """The terminal's size; the program is told by SIGWINCH."""
@@ -80,6 +76,17 @@ class _Terminal(FileIO):
             return b""
 
 
-def _input() -> tuple[RawIOBase, int]:
-    theirs, ours = os.pipe()
-    return FileIO(ours, "w"), theirs
+def _execute(
+    session: ExecSession, anchor: AnchorClient, container_id: str, plan: dict[str, Any], theirs: tuple[int, int, int]
+) -> Execution:
+    """Hand the program its ends; where it cannot be run, close ours too."""
+    try:
+        return anchor.execute(container_id, plan, theirs)
+    except TestbedError:
+        for stream in (session.stdin, session.stdout, session.stderr):
+            if stream:
+                stream.close()
+        raise
+    finally:
+        for fd in theirs:
+            os.close(fd)

@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from io import FileIO, RawIOBase
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
 import testbed
@@ -52,7 +51,6 @@ class NetnsSandboxes:
         self._private = run_dir / PRIVATE
         self._state = state
         self._generation = -1
-        self._copying = Lock()
 
     def place(self, name: str) -> Path | None:
         """The namespace of a node, the switch or the control plane."""
@@ -110,7 +108,6 @@ class NetnsSandboxes:
         """What it wrote goes too."""
         log = self._log_of(container_id)
         self._anchor.remove(container_id)
-        shutil.rmtree(self._root_directory(container_id), ignore_errors=True)
         if log:
             log.unlink(missing_ok=True)
 
@@ -157,9 +154,6 @@ class NetnsSandboxes:
         processes, _ = self._anchor.list()
         return next((Path(process.labels["log"]) for process in processes if process.id == container_id), None)
 
-    def _root_directory(self, container_id: str) -> Path:
-        return self._private / "containers" / container_id
-
     def _plan(self, spec: ContainerSpec, image: Image) -> dict[str, Any]:
         container_id = f"{spec.pod_uid}-{spec.name}-{spec.attempt}"
         log = str(self._state / "logs" / spec.pod_uid / f"{spec.name}-{spec.attempt}.log")
@@ -181,21 +175,11 @@ class NetnsSandboxes:
 
     def _root(self, container_id: str, mounts: Sequence[Mount], image: Image) -> dict[str, Any]:
         return {
-            "directory": str(self._root_directory(container_id)),
-            "lower": [str(self._layer(files)) for files in image.files],
+            "directory": str(self._private / "containers" / container_id),
+            "lower": [str(files) for files in image.files],
+            "layers": str(self._private / "images"),
             "mounts": [{"source": str(m.source), "path": m.path, "read_only": m.read_only} for m in mounts],
         }
-
-    def _layer(self, files: Path) -> Path:
-        """The image's files on the anchor's tmpfs, copied when first needed and again when they have changed."""
-        version = max(path.stat().st_mtime_ns for path in (files, *files.rglob("*")))
-        layer = self._private / "images" / f"{files.parent.name}-{version}"
-        with self._copying:
-            if not layer.exists():
-                beside = layer.with_name(f".{layer.name}")
-                shutil.copytree(files, beside, symlinks=True, dirs_exist_ok=True)
-                beside.rename(layer)
-        return layer
 
 
 def _environment(spec: ContainerSpec, image: Image) -> dict[str, str]:

@@ -219,8 +219,9 @@ class Pods:
 
     def _run_to_end(self, container_id: str, argv: Sequence[str]) -> int:
         session = self._sandboxes.exec(container_id, argv, stdin=False, tty=True)
-        while session.stdout.read(65536):
-            pass
+        with session.stdout as output:
+            while output.read(65536):
+                pass
         return session.wait()
 
 

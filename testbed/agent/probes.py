@@ -6,13 +6,14 @@ Source: Kubernetes API reference, core/v1 Probe; "Configure Liveness, Readiness 
 """
 
 import asyncio
+import os
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from testbed.kernel import netns
 
@@ -44,6 +45,14 @@ class Timing:
             successes=probe.get("successThreshold") or 1,
             failures=probe.get("failureThreshold") or 3,
         )
+
+
+class Sockets(Protocol):
+    """Opens connections from somewhere."""
+
+    async def connect(self, address: str, port: int) -> socket.socket:
+        """A TCP connection. OSError."""
+        ...
 
 
 class NodeSockets:
@@ -85,7 +94,7 @@ async def keep_asking(probe: Probe, timing: Timing, tell: Callable[[bool, str], 
         await asyncio.sleep(EAGER_PERIOD_S if is_young and not is_ready else timing.period_s)
 
 
-def http_probe(sockets: NodeSockets, address: str, port: int, action: Mapping[str, Any]) -> Probe:
+def http_probe(sockets: Sockets, address: str, port: int, action: Mapping[str, Any]) -> Probe:
     """httpGet: success is a status from 200 to 399."""
     headers = {"Host": f"{address}:{port}", "User-Agent": "testbed-probe", "Connection": "close"}
     headers |= {header["name"]: header["value"] for header in action.get("httpHeaders") or []}
@@ -106,7 +115,7 @@ def http_probe(sockets: NodeSockets, address: str, port: int, action: Mapping[st
     return ask
 
 
-def tcp_probe(sockets: NodeSockets, address: str, port: int) -> Probe:
+def tcp_probe(sockets: Sockets, address: str, port: int) -> Probe:
     """tcpSocket: success is a connection."""
 
     async def ask() -> str:
@@ -130,8 +139,10 @@ async def _ask(probe: Probe, timeout_s: float) -> str:
             return await probe()
     except TimeoutError:
         return f"no answer within {timeout_s:g} s"
-    except (OSError, IndexError, ValueError) as error:  # refused, or no HTTP
-        return str(error) or type(error).__name__
+    except OSError as error:
+        return os.strerror(error.errno) if error.errno else str(error)
+    except (IndexError, ValueError):
+        return "the answer is no HTTP"
 
 
 def _enter(place: Path) -> None:

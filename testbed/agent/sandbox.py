@@ -81,7 +81,7 @@ class ContainerState:
 
 
 class ExecSession(Protocol):
-    """A program run inside a container. Reads block; they are made in threads."""
+    """A program run inside a container. Reads block; they are made in threads. Who asked for it closes the streams."""
 
     stdin: RawIOBase | None
     stdout: RawIOBase

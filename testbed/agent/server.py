@@ -91,11 +91,12 @@ class AgentServer:
 
     async def serve(self, address: str, port: int, tls: ssl.SSLContext) -> None:
         """Serve until cancelled."""
-        server = await asyncio.start_server(self._serve_client, address, port, ssl=tls)
+        server = await asyncio.start_server(self.serve_client, address, port, ssl=tls)
         async with server:
             await server.serve_forever()
 
-    async def _serve_client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def serve_client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer one request."""
         connection = Connection(reader, writer)
         try:
             request = Request.parse(await reader.readuntil(b"\r\n\r\n"))

@@ -44,6 +44,8 @@ class Route:
     """On the client's node and the target's."""
     server: tuple[int, ...]
     """The processes of the server, as the last probe sees them."""
+    nice: tuple[int, int]
+    """Priority of generator and server."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,12 @@ class Bench:
     def variants(self) -> dict[str, VariantInfo]:
         """Every variant as it is measured."""
         return {name: route.info for name, route in self.routes.items()}
+
+    @property
+    def nice(self) -> dict[str, int]:
+        """The weakest priority of any generator and of any server."""
+        generators, servers = zip(*(route.nice for route in self.routes.values()), strict=True)
+        return {"generator": max(generators), "server": max(servers)}
 
     async def forget_connections(self, variant: str) -> None:
         """Delete what the nodes track of the variant's earlier trials."""
@@ -107,6 +115,7 @@ class _Cluster:
         self._variants: dict[str, Variant] = {name: comparison.variants[name] for name in names}
         self._generators: dict[str, Session] = {}
         self._probes: dict[str, Session] = {}
+        self._nice: dict[str, int] = {}
 
     async def open(self, stack: AsyncExitStack) -> None:
         """Start every program; they come up side by side."""
@@ -122,7 +131,9 @@ class _Cluster:
         """Hand the locustfile to every generator."""
         file = self._comparison.locustfile
         source = {"name": file.name, "source": file.read_text(encoding="utf-8")}
-        await asyncio.gather(*(one.ask("load", source, timeout_s=60) for one in self._generators.values()))
+        answers = await asyncio.gather(*(one.ask("load", source, timeout_s=60) for one in self._generators.values()))
+        for pod, answer in zip(self._generators, answers, strict=True):
+            self._nice[pod] = answer["loaded"]["nice"]
 
     async def route(self, name: str) -> Route:
         """A variant with its addresses, its path checked."""
@@ -150,7 +161,9 @@ class _Cluster:
             path_detail=proof.detail,
         )
         served = await probes[-1].ask("serving", {"address": target_address, "port": PORT})
-        return Route(info, generator, probes, tuple(served["pids"]))
+        server_nice = (await probes[-1].ask("prefer", served))["nice"]
+        nice = (self._nice[client_name(variant.client)], server_nice)
+        return Route(info, generator, probes, tuple(served["pids"]), nice)
 
     async def devices(self) -> dict[str, Any]:
         """Node → device → MTU, offloads and counters."""

@@ -76,7 +76,7 @@ def describe(
         clusters=clusters,
         locustfile=comparison.locustfile.name,
         users=comparison.users,
-        placement=asdict(placement),
+        placement={**asdict(placement), "nice": bench.nice},
         pace=asdict(setting.pace),
         seed=setting.seed,
         command=setting.command,

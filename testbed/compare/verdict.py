@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -62,6 +63,8 @@ def interval(estimate: Estimate, digits: int = 1) -> str:
 
 def _latency(name: str, cell: Cell, base: str) -> str:
     shift = cell.difference
+    if not math.isfinite(shift.low):
+        return f"{name}: {_number(shift.centre, 1)} µs against {base} in the median request so far, no interval yet"
     if cell.within_noise:
         return (
             f"{name} shows no difference from {base} in the median request that exceeds the noise of this machine "
@@ -74,6 +77,8 @@ def _latency(name: str, cell: Cell, base: str) -> str:
 
 
 def _cpu(cell: Cell, base: str) -> str:
+    if not math.isfinite(cell.difference.low):
+        return ""
     if cell.within_noise:
         return f", and about the CPU per request of {base}"
     return f", and {cell.ratio.centre:.2f} times the CPU per request"

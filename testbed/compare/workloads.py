@@ -18,6 +18,13 @@ PORT = 9080
 """Of the web servers: unlikely to be taken on a node, where a hostNetwork target listens too."""
 APP_LABEL = "app.kubernetes.io/name"
 CONTAINER = "main"
+READINESS = {
+    "httpGet": {"path": "/healthz", "port": PORT},
+    "periodSeconds": 1,
+    "timeoutSeconds": 10,
+    "failureThreshold": 10,
+}
+"""Quick to see a server start, and slow to give it up: under load the one who asks may have to wait for a CPU."""
 
 
 def client_name(client: Client) -> str:
@@ -67,7 +74,7 @@ def web_pod(target: Target, placement: Placement) -> Object:
         "image": "testbed/web",
         "env": [{"name": "PORT", "value": str(PORT)}, {"name": "CPUS", "value": str(placement.server)}],
         "ports": [{"name": "http", "containerPort": PORT}],
-        "readinessProbe": {"httpGet": {"path": "/healthz", "port": PORT}, "periodSeconds": 1},
+        "readinessProbe": READINESS,
     }
     return _pod(target_name(target), target.node, container, host_network=target.host_network)
 

@@ -1,6 +1,6 @@
 """The resident generator: JSON lines in, JSON lines out, so that a trial pays for no start of Python or Locust.
 
-    → {"load": {"name": "http_get.py", "source": "…"}}     ← {"loaded": {"name": …, "cpus": [0]}}
+    → {"load": {"name": "http_get.py", "source": "…"}}     ← {"loaded": {"name": …, "cpus": [0], "nice": -10}}
     → {"trial": {"host": "http://10.244.1.2:80", …}}       ← {"result": {…}}
     → {"check": {"host": …, "requests": 20}}               ← {"checked": {"requests": 20, "errors": 0, "error": ""}}
 
@@ -17,12 +17,13 @@ from testbed.errors import BadInput, TestbedError
 from testbed.loadgen.cpu import pin
 from testbed.loadgen.engine import Engine
 from testbed.loadgen.paths import check_path
+from testbed.loadgen.priority import prefer
 from testbed.loadgen.records import Trial, to_line
 
 
 def serve(cpus: tuple[int, ...], requests: TextIO, answers: TextIO) -> None:
     """Answer every line of `requests`, on those CPUs only, until it ends."""
-    generator = Generator(pin(cpus))
+    generator = Generator(pin(cpus), prefer())
     for line in requests:
         answers.write(to_line(generator.answer(line)))
         answers.flush()
@@ -31,8 +32,8 @@ def serve(cpus: tuple[int, ...], requests: TextIO, answers: TextIO) -> None:
 class Generator:
     """A Locust engine behind a table of operations."""
 
-    def __init__(self, cpus: tuple[int, ...]) -> None:
-        self._cpus = cpus
+    def __init__(self, cpus: tuple[int, ...], nice: int) -> None:
+        self._cpus, self._nice = cpus, nice
         self._engine: Engine | None = None
         self._operations: Mapping[str, Callable[[Any], dict[str, Any]]] = {
             "load": self._load,
@@ -54,7 +55,7 @@ class Generator:
         if self._engine is not None:
             raise BadInput("this generator has its locustfile already; start another one")
         self._engine = Engine.of_source(source["name"], source["source"])
-        return {"loaded": {"name": source["name"], "cpus": list(self._cpus)}}
+        return {"loaded": {"name": source["name"], "cpus": list(self._cpus), "nice": self._nice}}
 
     def _trial(self, doc: Mapping[str, Any]) -> dict[str, Any]:
         if self._engine is None:

@@ -119,6 +119,7 @@ def percentiles(results: Results, phase: str) -> Figure:
     layout["xaxis"] |= {
         "tickvals": [_tail(percent) for percent in PERCENTILES],
         "ticktext": [f"{percent:g} %" for percent in PERCENTILES],
+        "range": [0, _tail(99.9) * 1.03],
         "zeroline": False,
     }
     ticks = _log_ticks([value for trace in data for value in trace["y"]])

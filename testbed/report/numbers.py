@@ -35,15 +35,14 @@ def interval(estimate: Estimate) -> str:
     """`9.1 to 9.8`, the bounds of a difference."""
     if not math.isfinite(estimate.low):
         return "too few rounds"
-    decimals = precision(estimate)
-    return minus(f"{estimate.low:,.{decimals}f} to {estimate.high:,.{decimals}f}")
+    return f"{_rounded(estimate.low, estimate)} to {_rounded(estimate.high, estimate)}"
 
 
 def centre(estimate: Estimate) -> str:
     """The centre with its sign, as many digits as its interval."""
     if not math.isfinite(estimate.centre):
         return "?"
-    return minus(f"{estimate.centre:+,.{precision(estimate)}f}")
+    return _rounded(estimate.centre, estimate, sign="+")
 
 
 def ratio_interval(estimate: Estimate) -> str:
@@ -54,11 +53,22 @@ def ratio_interval(estimate: Estimate) -> str:
 
 
 def precision(estimate: Estimate) -> int:
-    """How many digits after the point are worth printing, given how wide the interval is: 0 to 2."""
+    """How many digits after the point are worth printing, given how wide the interval is: at most 2.
+
+    Negative for figures of more than three digits: the last ones are noise.
+    """
+    largest = max(abs(bound) for bound in (estimate.low, estimate.centre, estimate.high) if math.isfinite(bound))
+    if largest >= 1000:
+        return 2 - math.floor(math.log10(largest))
     least = 1 if abs(estimate.centre) < 100 else 0
     if not math.isfinite(estimate.half_width) or estimate.half_width == 0:
         return least
     return min(max(-math.floor(math.log10(estimate.half_width)), least), 2)
+
+
+def _rounded(value: float, estimate: Estimate, *, sign: str = "") -> str:
+    decimals = precision(estimate)
+    return minus(f"{round(value, decimals):{sign},.{max(decimals, 0)}f}")
 
 
 def minus(text: str) -> str:

@@ -245,7 +245,9 @@ def _facts(results: Results) -> Iterator[tuple[str, str]]:
 
 def _placement(environment: Environment) -> str:
     place = environment.placement
-    return f"{place['name']}: generator on CPU {place['client']}, server on CPU {place['server']}"
+    nice = place["nice"]
+    raised = ", both with priority over other programs" if max(nice.values()) < 0 else ""
+    return f"{place['name']}: generator on CPU {place['client']}, server on CPU {place['server']}{raised}"
 
 
 def _trial(environment: Environment) -> str:

@@ -11,6 +11,7 @@ capture           {"device": "eth0", "seconds": 30}   {"ready": true}, and with 
 conntrack-delete  {"target": "10.244.1.2"}            how many connections to that address were forgotten
     serving           {"address": IP, "port": 80}         the processes that listen there
     cpu               {"pids": [7, 8]}                    CPU time that they have used, in µs
+    prefer            {"pids": [7, 8]}                    the nice value that they then have, as raised as allowed
 """
 
 from __future__ import annotations
@@ -106,6 +107,13 @@ def cpu(argument: Mapping[str, Any]) -> Answer:
     return {"cpu_us": cpu_us(argument["pids"])}
 
 
+def prefer(argument: Mapping[str, Any]) -> Answer:
+    """See `loadgen.priority`."""
+    from testbed.loadgen import priority
+
+    return {"nice": max((priority.prefer(pid) for pid in argument["pids"]), default=0)}
+
+
 def stop(_: Mapping[str, Any]) -> Answer:
     """What ends a capture; alone it is a mistake."""
     raise BadInput("no capture runs")
@@ -118,6 +126,7 @@ OPERATIONS: Mapping[str, Callable[[Mapping[str, Any]], Answer]] = {
     "conntrack-delete": conntrack_delete,
     "serving": serving,
     "cpu": cpu,
+    "prefer": prefer,
     "stop": stop,
 }
 

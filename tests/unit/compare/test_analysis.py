@@ -61,6 +61,12 @@ def test_an_effect_that_the_control_shows_too_is_no_effect() -> None:
     assert "no difference" in verdict.sentences["vxlan"]
 
 
+def test_too_few_rounds_have_no_sentence_that_sounds_like_a_result() -> None:
+    verdict = results(environment(), measurements(3)).verdict
+    assert verdict.headline == "No verdict: 3 rounds are too few for an interval."
+    assert "no interval yet" in verdict.sentences["vxlan"]
+
+
 def test_a_gain_is_told_as_a_gain() -> None:
     verdict = results(environment(), measurements(12, effects={**EFFECTS_US, "vxlan": -9.4})).verdict
     assert "takes 9." in verdict.headline

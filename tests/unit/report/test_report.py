@@ -147,5 +147,5 @@ def test_a_difference_has_as_many_digits_as_its_interval_allows() -> None:
     assert numbers.centre(Estimate(9.4444, 9.1, 9.8)) == "+9.4"
     assert numbers.interval(Estimate(9.4444, 9.1, 9.8)) == "9.1 to 9.8"
     assert numbers.centre(Estimate(9.4444, 9.43, 9.46)) == "+9.44"
-    assert numbers.centre(Estimate(-1234.5, -1300, -1200)) == f"{numbers.MINUS}1,234"
+    assert numbers.centre(Estimate(-1234.5, -1300, -1200)) == f"{numbers.MINUS}1,230"
     assert numbers.interval(Estimate(1, float("-inf"), float("inf"))) == "too few rounds"

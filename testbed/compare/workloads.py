@@ -63,7 +63,12 @@ def _documents(variants: Iterable[Any], placement: Placement) -> Iterator[Object
 
 def load_pod(client: Client) -> Object:
     """A pod that waits; generators are started in it by exec, and pin themselves."""
-    container = {"name": CONTAINER, "image": "testbed/load", "args": ["sleep"]}
+    container = {
+        "name": CONTAINER,
+        "image": "testbed/load",
+        "args": ["sleep"],
+        "securityContext": {"capabilities": {"add": ["SYS_NICE"]}},
+    }
     return _pod(client_name(client), client.node, container, host_network=client.host_network)
 
 
@@ -85,7 +90,7 @@ def probe_pod(node: str) -> Object:
         "name": CONTAINER,
         "image": "testbed/probe",
         "args": ["sleep"],
-        "securityContext": {"capabilities": {"add": ["NET_ADMIN", "NET_RAW", "SYS_PTRACE"]}},
+        "securityContext": {"capabilities": {"add": ["NET_ADMIN", "NET_RAW", "SYS_NICE", "SYS_PTRACE"]}},
     }
     pod = _pod(probe_name(node), node, container, host_network=True)
     pod["spec"]["hostPID"] = True

@@ -11,6 +11,7 @@ import asyncio
 import json
 import logging
 import ssl
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +32,8 @@ from testbed.waiting import Backoff
 log = logging.getLogger(__name__)
 
 CONFIG = Key(SYSTEM_NAMESPACE, CLUSTER_CONFIG_MAP)
+LOOK_S = 0.5
+"""How often it is asked which namespaces there are: a container that was killed comes back with another one."""
 RESYNC_S = 10.0
 """How often everything is looked at although nothing has told of a change: somebody may have deleted a device."""
 
@@ -94,10 +97,17 @@ class Agent:
                 await backoff.wait()  # a holder that does not exist yet tells nobody when it does
                 continue
             backoff.reset()
-            try:
-                await asyncio.wait_for(self._changed.wait(), RESYNC_S)
-            except TimeoutError:
-                self._spec = None
+            await self._rest(spec)
+
+    async def _rest(self, spec: ClusterSpec) -> None:
+        """Until something has changed, a place has another namespace, or it is time to look at everything."""
+        for _ in range(round(RESYNC_S / LOOK_S)):
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._changed.wait(), LOOK_S)
+                return
+            if await asyncio.to_thread(self._wiring.places, spec) != self._places:
+                return
+        self._spec = None
 
     async def _wire(self, spec: ClusterSpec) -> None:
         """Everything on a new spec, on a new namespace and on a resync; nothing otherwise."""

@@ -100,7 +100,8 @@ def wires(spec: ClusterSpec, host: str) -> list[Wire]:
     found = []
     if spec.hosts[0].name == host:
         address = IPv4Interface((underlay.control_plane, underlay.cidr.prefixlen))
-        found.append(Wire(CONTROL_PLANE, UNDERLAY, address, underlay.gateway))
+        # A MAC of its own for ever: it may come back in another namespace, and others remember the old one for long.
+        found.append(Wire(CONTROL_PLANE, UNDERLAY, address, underlay.gateway, stable_mac(underlay.control_plane)))
     for node in spec.nodes_of(host):
         bridge, gateway = (OUTSIDE, underlay.outside_gateway) if node.is_external else (UNDERLAY, underlay.gateway)
         found.append(Wire(node.name, bridge, node.address, gateway, node.mac, node))

@@ -7,40 +7,25 @@ traffic flows through all of it.
 
 from __future__ import annotations
 
-import socket
-from collections.abc import Collection, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import cached_property
-from pathlib import Path
 
 import docker
 
 from testbed.agent.docker_engine import connect, socket_path
-from testbed.agent.docker_names import (
-    AGENT,
-    BEFORE_LABEL,
-    CLUSTER_LABEL,
-    CONTROL_PLANE,
-    DAEMON,
-    NODE,
-    PORT_LABEL,
-    SWITCH,
-    Names,
-)  # fmt: skip
+from testbed.agent.docker_names import AGENT, BEFORE_LABEL, CONTROL_PLANE, PORT_LABEL, SWITCH
 from testbed.errors import NotFound
-from testbed.network.sysctls import WHERE_PRESENT
 from testbed.runtime import docker_bootstrap as bootstrap
 from testbed.runtime import docker_objects as objects
+from testbed.runtime.docker_creation import Creation, optional_sysctls
 from testbed.runtime.docker_objects import Found
-from testbed.runtime.docker_parts import Ground, Part, chains, switch
+from testbed.runtime.docker_parts import Ground
 from testbed.runtime.docker_proof import Before, prove
 from testbed.runtime.images import build
 from testbed.runtime.protocol import Endpoint, Progress, Removal
 from testbed.topology.spec import ClusterSpec
 from testbed.waiting import wait_until
 
-SYSCTLS = Path("/proc/sys")
 REMOVED_WITHIN_S = 60.0
 
 
@@ -56,13 +41,13 @@ class DockerRuntime:
     def create(self, spec: ClusterSpec, progress: Progress) -> None:
         """Make holders and daemons match the spec. Raises MachineLacks or CommandFailed in one sentence."""
         images = build(progress, self._engine)
-        ground = Ground(images, socket_path(), {name: WHERE_PRESENT[name] for name in WHERE_PRESENT if _exists(name)})
+        ground = Ground(images, socket_path(), optional_sysctls())
         found = {container.name: container for container in objects.containers(self._engine, spec.name)}
         with ExitStack() as undo:
             if not found:
                 undo.callback(self._remove, spec.name)
             progress(f"starting {len(spec.nodes)} nodes and the control plane on docker")
-            self._make(spec, ground, found)
+            Creation(self._engine, spec, ground, found).run()
             undo.pop_all()
 
     def clusters(self) -> list[str]:
@@ -93,48 +78,6 @@ class DockerRuntime:
         proof = prove(self._engine, cluster, Before.from_json(before) if before else None, containers)
         return Removal(tuple(removed), proof.checked, proof.leftovers)
 
-    def _make(self, spec: ClusterSpec, ground: Ground, found: Mapping[str, Found]) -> None:
-        """The bootstrap directory first, since daemons read it when they start; then everything side by side."""
-        names, labels = Names(spec.name), {CLUSTER_LABEL: spec.name}
-        wanted = chains(spec, ground)
-        with ThreadPoolExecutor(objects.WORKERS) as pool:
-            network = pool.submit(objects.ensure_network, self._engine, names.network, labels)
-            gone = pool.submit(self._remove_nodes_but, {part.name for chain in wanted for part in chain}, found)
-            holder = switch(spec, ground)
-            prepared = self._bootstrap(spec, holder, found.get(holder.name))
-            network.result()
-            gone.result()
-            exist, port = {**found, prepared.name: prepared}, int(prepared.labels[PORT_LABEL])
-            for made in [pool.submit(self._make_chain, chain, exist, labels, port) for chain in wanted]:
-                made.result()
-
-    def _bootstrap(self, spec: ClusterSpec, part: Part, exists: Found | None) -> Found:
-        """The switch, not yet running where it is new, with the bootstrap directory filled."""
-        label = {CLUSTER_LABEL: spec.name}
-        for volume in Names(spec.name).volumes:
-            objects.ensure_volume(self._engine, volume, label)
-        kept = _kept(exists) if exists else self._first()
-        container = objects.ensure(self._engine, part, exists, {**label, **kept})
-        bootstrap.write(self._engine, container.id, spec)
-        return container
-
-    def _first(self) -> dict[str, str]:
-        """What is decided when the switch is first made, and kept as its labels for as long as the cluster lives."""
-        return {BEFORE_LABEL: Before.seen_now(self._engine).to_json(), PORT_LABEL: str(free_port())}
-
-    def _make_chain(
-        self, chain: Iterable[Part], found: Mapping[str, Found], labels: Mapping[str, str], port: int
-    ) -> None:
-        holder = ""
-        for part in chain:
-            container = objects.ensure(self._engine, part, found.get(part.name), labels, holder=holder, port=port)
-            objects.start(self._engine, container)
-            holder = container.id
-
-    def _remove_nodes_but(self, wanted: Collection[str], found: Mapping[str, Found]) -> None:
-        nodes = [container for container in found.values() if container.role in (NODE, DAEMON)]
-        objects.remove(self._engine, [container for container in nodes if container.name not in wanted])
-
     def _remove(self, cluster: str) -> tuple[list[str], list[str]]:
         """Everything of the cluster; a line for each thing removed, and the ids of the containers.
 
@@ -162,18 +105,3 @@ class DockerRuntime:
     def _switch(self, cluster: str) -> Found | None:
         found = objects.containers(self._engine, cluster)
         return next((container for container in found if container.role == SWITCH), None)
-
-
-def _kept(switch: Found) -> dict[str, str]:
-    return {label: switch.labels[label] for label in (BEFORE_LABEL, PORT_LABEL)}
-
-
-def _exists(sysctl: str) -> bool:
-    return (SYSCTLS / sysctl.replace(".", "/")).exists()
-
-
-def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nobody listens on now."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])

@@ -16,7 +16,7 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
 
 from testbed.errors import KernelError
-from testbed.kernel import rtnl
+from testbed.kernel import nlmsg, rtnl
 from testbed.kernel.links import STATIC_ROUTE, Hop, LinkState, Peer, Vxlan
 from testbed.kernel.nlsocket import NETLINK_ROUTE, NetlinkSocket
 from testbed.kernel.rtnl import Change
@@ -24,6 +24,7 @@ from testbed.waiting import wait_until
 
 log = logging.getLogger(__name__)
 
+_SIOCGIFFLAGS, _SIOCGIFINDEX = 0x8913, 0x8933
 _SETTLE_S = 2.0
 _GONE = (errno.ENODEV, errno.ENOENT, errno.ESRCH, errno.EADDRNOTAVAIL)
 
@@ -52,13 +53,14 @@ class NetlinkLinks:
         with _closing(self.enter(peer.netns)) as there:
             with _opened(peer.netns) as fd:
                 found, other = self._find(name), there._find(peer.name)
-                if not found or not other or not self._is_pair(found, other, fd):
+                if found and other and self._is_pair(found, other, fd):
+                    self._adjust(name, mtu=mtu, mac=mac, master=bridge)
+                else:
                     if other:
                         there.delete_link(peer.name)
                     self._replace(found, rtnl.add_veth(name, peer, fd, mtu=mtu, mac=mac, master=bridge))
             # The kernel cannot bring the other end up while it makes the pair (ENOTCONN).
             there._adjust(peer.name, mtu=mtu, mac=peer.mac)
-            self._adjust(name, mtu=mtu, mac=mac, master=bridge)
             there._settle(peer.name)
         self._settle(name)
         if master:
@@ -75,7 +77,7 @@ class NetlinkLinks:
 
     def ensure_up(self, name: str) -> None:
         """The device is up (`lo` too)."""
-        if not self._link(name).state.is_up:
+        if not nlmsg.as_int(self._fact(_SIOCGIFFLAGS, name)) & rtnl.IFF_UP:
             self._apply([rtnl.set_link(name, up=True)])
 
     def set_addresses(self, device: str, addresses: Iterable[IPv4Interface]) -> None:
@@ -181,7 +183,11 @@ class NetlinkLinks:
 
         Otherwise the first ARP request is lost, and the next one comes after a second.
         """
-        wait_until(lambda: self._link(name).is_operational, _SETTLE_S, f"carrier of {name}", every_s=0.001)
+
+        def check() -> bool:
+            return rtnl.is_operational(self._socket.request(rtnl.get_link(name)))
+
+        wait_until(check, _SETTLE_S, f"carrier of {name}", every_s=0.001)
 
     def _is_pair(self, here: rtnl.Link, there: rtnl.Link, peer_netns_fd: int) -> bool:
         if here.state.kind != "veth" or there.state.kind != "veth":
@@ -204,7 +210,13 @@ class NetlinkLinks:
             raise KernelError(f"{self._prefix}ip link show {name}: {error}", error.errno) from None
 
     def _index(self, name: str) -> int:
-        return self._link(name).state.index
+        return nlmsg.as_int(self._fact(_SIOCGIFINDEX, name))
+
+    def _fact(self, request: int, name: str) -> bytes:
+        try:
+            return self._socket.interface(request, name)
+        except KernelError as error:
+            raise KernelError(f"{self._prefix}ip link show {name}: {error}", error.errno) from None
 
     def _addresses(self, index: int) -> set[IPv4Interface]:
         found = map(rtnl.parse_address, self._socket.dump(rtnl.get_addresses(index)))

@@ -1,7 +1,7 @@
 """Network namespaces: make them, keep them by a bind mount, and do a piece of work inside one.
 
 A socket or nft context belongs for ever to the namespace in which it was opened. So whoever needs a namespace enters
-it in a short-lived thread, opens what is needed, and keeps the handle: no process ever has to move.
+it for a moment (setns(2) moves only the calling thread), opens what is needed, comes back, and keeps the handle.
 """
 
 from __future__ import annotations
@@ -28,18 +28,19 @@ MS_REC = 0x4000
 MS_PRIVATE = 0x40000
 MNT_DETACH = 2
 
+_OWN = Path("/proc/thread-self/ns/net")
+
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def inside(path: Path | str, work: Callable[[], T]) -> T:
-    """Call `work` in a thread that has entered the network namespace at `path`; what it raises is raised here."""
+    """Call `work` with the calling thread inside the network namespace at `path`."""
 
-    def enter_and_work() -> T:
+    def enter() -> None:
         with Path(path).open("rb") as namespace:
             setns(namespace.fileno(), CLONE_NEWNET)
-        return work()
 
-    return _in_thread(enter_and_work)
+    return _away(enter, work)
 
 
 def create(path: Path) -> None:
@@ -49,11 +50,7 @@ def create(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.touch()
 
-    def unshare_and_keep() -> None:
-        unshare(CLONE_NEWNET)
-        mount("/proc/thread-self/ns/net", path, None, MS_BIND)
-
-    _in_thread(unshare_and_keep)
+    _away(lambda: unshare(CLONE_NEWNET), lambda: mount(_OWN, path, None, MS_BIND))
 
 
 def delete(path: Path) -> None:
@@ -106,6 +103,25 @@ def pivot_root(path: str | Path) -> None:
     _checked(_libc.pivot_root(b".", b"."), f"pivot_root {path}")
     umount(".")
     os.chdir("/")
+
+
+def _away(leave: Callable[[], None], work: Callable[[], T]) -> T:
+    """Leave this thread's namespace, work, and come back; where there is no way back, in a thread that ends there."""
+
+    def for_ever() -> T:
+        leave()
+        return work()
+
+    with _OWN.open("rb") as home:
+        try:
+            setns(home.fileno(), CLONE_NEWNET)
+        except KernelError:
+            return _in_thread(for_ever)
+        leave()
+        try:
+            return work()
+        finally:
+            setns(home.fileno(), CLONE_NEWNET)
 
 
 def _in_thread(work: Callable[[], T]) -> T:

@@ -127,6 +127,16 @@ def parse_attributes(data: bytes, offset: int = 0) -> dict[int, bytes]:
     return found
 
 
+def find_attribute(data: bytes, offset: int, wanted: int) -> bytes:
+    """The first attribute of that type, empty where there is none: for one of many, read often."""
+    while offset + _ATTRIBUTE.size <= len(data):
+        length, kind = _ATTRIBUTE.unpack_from(data, offset)
+        if kind & _TYPE_MASK == wanted or length < _ATTRIBUTE.size:
+            return data[offset + _ATTRIBUTE.size : offset + length]
+        offset += (length + 3) & ~3
+    return b""
+
+
 def as_int(value: bytes) -> int:
     """A number in the machine's byte order, of whatever width."""
     return int.from_bytes(value, "little" if struct.pack("=H", 1)[0] else "big")

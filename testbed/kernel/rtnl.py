@@ -64,8 +64,6 @@ class Link:
     """A device with what identifies it beyond its state: the device behind it, and its kind's own parameters."""
 
     state: LinkState
-    is_operational: bool
-    """Up, with carrier, and noticed so: before that, whatever it is given to send is dropped without a word."""
     master: int
     behind: int
     behind_netns: int | None
@@ -105,12 +103,16 @@ def parse_link(reply: Reply) -> Link:
     behind = found.get(IFLA_LINK_NETNSID)
     return Link(
         state,
-        is_operational=nlmsg.as_int(found.get(IFLA_OPERSTATE, b"")) in _OPERATIONAL,
         master=nlmsg.as_int(found.get(IFLA_MASTER, b"")),
         behind=nlmsg.as_int(found.get(IFLA_LINK, b"")),
         behind_netns=None if behind is None else _signed(behind),
         data=nlmsg.parse_attributes(info.get(_INFO_DATA, b"")),
     )
+
+
+def is_operational(reply: Reply) -> bool:
+    """Up, with carrier, and noticed so: before that, whatever the device is given to send is dropped without a word."""
+    return nlmsg.as_int(nlmsg.find_attribute(reply.body, _IFINFO.size, IFLA_OPERSTATE)) in _OPERATIONAL
 
 
 def add_bridge(name: str, mac: str) -> Change:

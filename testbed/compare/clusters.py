@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping
+import logging
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 from testbed.compare.load import ClusterPlan, Comparison
@@ -12,8 +13,11 @@ from testbed.compare.workloads import workloads
 from testbed.errors import CommandFailed
 from testbed.runtime.lifecycle import settle
 from testbed.runtime.protocol import Endpoint, Progress, Runtime
+from testbed.topology.manifests import Manifest
 from testbed.topology.plan import plan
 from testbed.topology.spec import ClusterSpec
+
+log = logging.getLogger(__name__)
 
 
 def plan_cluster(cluster: ClusterPlan, runtime: Runtime) -> ClusterSpec:
@@ -36,20 +40,20 @@ async def clusters_up(
     await _delete(left, runtime, progress)
     try:
         await _create(specs.values(), runtime, progress)
-        endpoints = await asyncio.gather(
-            *(
-                settle(
-                    specs[cluster.name],
-                    [*cluster.manifests, *workloads(comparison, cluster, placement)],
-                    runtime,
-                    _named(progress, cluster.name),
-                )
-                for cluster in comparison.clusters
-            )
+        manifests = {
+            cluster.name: [*cluster.manifests, *workloads(comparison, cluster, placement)]
+            for cluster in comparison.clusters
+        }
+        yield await _settle(specs, manifests, runtime, progress)
+    except BaseException:
+        for line in await _delete(specs, runtime, progress):
+            log.warning("left behind: %s", line)  # told beside the error that brought us here, not instead of it
+        raise
+    if leftovers := await _delete(specs, runtime, progress):
+        left = "; ".join(leftovers)
+        raise CommandFailed(
+            f"all was measured and is on disk for `testbed report`, but something is left behind: {left}"
         )
-        yield {cluster.name: endpoint for cluster, endpoint in zip(comparison.clusters, endpoints, strict=True)}
-    finally:
-        await _delete(specs, runtime, progress)
 
 
 async def _create(specs: Iterable[ClusterSpec], runtime: Runtime, progress: Progress) -> None:
@@ -68,12 +72,32 @@ async def _create(specs: Iterable[ClusterSpec], runtime: Runtime, progress: Prog
             raise outcome
 
 
-async def _delete(names: Iterable[str], runtime: Runtime, progress: Progress) -> None:
+async def _settle(
+    specs: Mapping[str, ClusterSpec],
+    manifests: Mapping[str, Sequence[Manifest]],
+    runtime: Runtime,
+    progress: Progress,
+) -> dict[str, Endpoint]:
+    """Wait until every cluster works; the first that fails ends the waiting for the others."""
+    waiting = {
+        name: asyncio.create_task(settle(spec, manifests[name], runtime, _named(progress, name)))
+        for name, spec in specs.items()
+    }
+    try:
+        await asyncio.gather(*waiting.values())
+    finally:
+        for task in waiting.values():
+            task.cancel()
+        await asyncio.gather(*waiting.values(), return_exceptions=True)
+    return {name: task.result() for name, task in waiting.items()}
+
+
+async def _delete(names: Iterable[str], runtime: Runtime, progress: Progress) -> list[str]:
+    """What is left of them."""
     removals = await asyncio.gather(
         *(asyncio.to_thread(runtime.delete, name, _named(progress, name)) for name in names)
     )
-    if leftovers := [line for removal in removals for line in removal.leftovers]:
-        raise CommandFailed(f"something is left of the clusters: {'; '.join(leftovers)}")
+    return [line for removal in removals for line in removal.leftovers]
 
 
 def _named(progress: Progress, cluster: str) -> Progress:

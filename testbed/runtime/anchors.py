@@ -7,6 +7,7 @@ store, and logs. Neither is needed to find or end a cluster.
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import select
@@ -185,9 +186,16 @@ def namespaces_of(anchor: Anchor) -> frozenset[str]:
     return frozenset(link for link in found if NAMESPACE.fullmatch(link)) - set(_links("/proc/self/ns"))
 
 
-def processes_in(namespaces: frozenset[str]) -> list[int]:
-    """The pids of all processes that are in any of the namespaces."""
-    return [pid for pid in _pids() if not namespaces.isdisjoint(_links(f"/proc/{pid}/ns"))]
+def processes_in(namespaces: frozenset[str], started_before_s: float = math.inf) -> list[int]:
+    """The pids of all processes that are in any of the namespaces and started before then (CLOCK_BOOTTIME).
+
+    The kernel gives the number of a namespace that is gone to a new one: younger processes are somebody else's.
+    """
+    return [
+        pid
+        for pid in _pids()
+        if not namespaces.isdisjoint(_links(f"/proc/{pid}/ns")) and _started_s(pid) < started_before_s
+    ]
 
 
 def _members(anchor: Anchor) -> list[int]:
@@ -197,6 +205,15 @@ def _members(anchor: Anchor) -> list[int]:
 
 def _pids() -> list[int]:
     return [int(name) for name in os.listdir("/proc") if name.isdigit()]  # noqa: PTH208 - names are all that is wanted
+
+
+def _started_s(pid: int) -> float:
+    """When a process started, in seconds of CLOCK_BOOTTIME; for ever later where it has ended."""
+    try:
+        columns = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return math.inf
+    return int(columns[19]) / os.sysconf("SC_CLK_TCK")
 
 
 def _links(directory: str, name: str = "") -> list[str]:

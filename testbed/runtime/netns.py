@@ -13,6 +13,7 @@ import os
 import shutil
 import socket
 import sys
+import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
@@ -97,6 +98,7 @@ class NetnsRuntime:
     def delete(self, cluster: str, progress: Progress) -> Removal:
         """Kill the anchor and remove the cluster's directories, then look for anything that is left."""
         progress(f"ending the processes of {cluster}")
+        began_s = time.clock_gettime(time.CLOCK_BOOTTIME)
         before: Machine | None = None
         ended: dict[Anchor, frozenset[str]] = {}
         removed: list[str] = []
@@ -114,7 +116,8 @@ class NetnsRuntime:
             with suppress(OSError):  # there are other clusters
                 directory.parent.rmdir()
         progress("comparing the machine with what it was before")
-        return _proven(removed, ended, directories, before)
+        alive = anchors.processes_in(frozenset().union(*ended.values()), began_s)
+        return _proven(removed, ended, alive, directories, before)
 
     def _running_anchor(self, cluster: str) -> AnchorClient | None:
         """The client of the running anchor; one that has lost its socket cannot be spoken to, and is ended."""
@@ -227,12 +230,13 @@ def _environment() -> dict[str, str]:
 def _proven(
     removed: Sequence[str],
     ended: Mapping[Anchor, frozenset[str]],
+    alive: Collection[int],
     directories: Collection[Path],
     before: Machine | None,
 ) -> Removal:
     namespaces = frozenset().union(*ended.values())
     checked = [f"no process is left in its {len(namespaces)} namespaces", f"{len(directories)} directories are gone"]
-    leftovers = [f"process {pid} in a namespace of the cluster" for pid in anchors.processes_in(namespaces)]
+    leftovers = [f"process {pid} in a namespace of the cluster" for pid in alive]
     leftovers += [f"directory {directory}" for directory in directories if directory.exists()]
     if before is None:
         return Removal(

@@ -45,7 +45,7 @@ from testbed.agent.docker_names import (
     ROLE_LABEL,
     Names,
     of_cluster,
-)  # fmt: skip
+)
 from testbed.agent.sandbox import ContainerSpec, ContainerState, ExecSession, Mount, PodSandbox
 from testbed.errors import NotFound
 

@@ -50,9 +50,9 @@ async def clusters_up(
             log.warning("left behind: %s", line)  # told beside the error that brought us here, not instead of it
         raise
     if leftovers := await _delete(specs, runtime, progress):
-        left = "; ".join(leftovers)
+        told = "; ".join(leftovers)
         raise CommandFailed(
-            f"all was measured and is on disk for `testbed report`, but something is left behind: {left}"
+            f"all was measured and is on disk for `testbed report`, but something is left behind: {told}"
         )
 
 

@@ -173,7 +173,12 @@ class Processes:
 
     def _discard(self, directory: str) -> None:
         """By a program of its own: a container may have written much."""
-        plan = {"argv": ["rm", "-rf", directory], "env": {"PATH": "/usr/bin:/bin"}, "netns": "/proc/self/ns/net"}
+        plan = {
+            "id": "",
+            "argv": ["rm", "-rf", directory],
+            "env": {"PATH": "/usr/bin:/bin"},
+            "netns": "/proc/self/ns/net",
+        }
         null = os.open(os.devnull, os.O_RDWR)
         self._fork(Process(plan), [null, null, null], lambda _: None)
         os.close(null)

@@ -165,6 +165,18 @@ def test_a_root_shows_the_machine_below_the_image_and_keeps_writes_to_itself(anc
     assert not Path("/tb-d-written").exists()
 
 
+def test_what_a_removed_container_wrote_is_discarded(anchor: Running) -> None:
+    root = own_root(anchor, "writer")
+    anchor.client.run(plan(anchor, "writer", "sh", "-c", "echo much >/tmp/file; exec sleep 1000", root=root))
+    anchor.client.remove("writer")
+
+    def is_gone() -> bool:
+        name = f"look-{anchor.client.list()[1]}"
+        return "No such file" in output(anchor, name, "ls", root["directory"])
+
+    wait_until(is_gone, SOON_S, "the end of the container's files")
+
+
 def test_mounts_land_inside_the_root_and_nowhere_else(anchor: Running, tmp_path: Path) -> None:
     (tmp_path / "hosts").write_text("192.0.2.1 there\n")
     (tmp_path / "volume").mkdir()

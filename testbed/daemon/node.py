@@ -14,6 +14,7 @@ from pathlib import Path
 from testbed.agent.netns_sandbox import place_name
 from testbed.client.http import HttpClient
 from testbed.kernel import netns
+from testbed.kernel.heap import share_one_arena
 from testbed.node.daemon import Locate, NodeDaemons
 from testbed.node.handles import Handles, open_handles
 
@@ -23,6 +24,7 @@ _THREADS = 4
 
 def main(argv: list[str]) -> None:
     """Serve until SIGTERM or SIGINT. The kernel keeps everything, so traffic goes on without this process."""
+    share_one_arena()
     options = _parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     directory: Path = options.dir

@@ -59,6 +59,12 @@ class FakeLinks:
             self.delete_link(name)
         self._ensure(name, "vxlan", mtu=vxlan.mtu, mac=vxlan.mac).vxlan = vxlan
 
+    def ensure_port(self, bridge: str, name: str) -> None:
+        """See Links."""
+        self._device(bridge)
+        device = self._device(name)
+        device.state = replace(device.state, master=bridge)
+
     def ensure_up(self, name: str) -> None:
         """See Links."""
         device = self._device(name)
@@ -90,6 +96,9 @@ class FakeLinks:
         gone = self._devices.pop(name, None)
         if gone and gone.peer:
             self._machine[gone.peer[0]].pop(gone.peer[1], None)
+        for device in self._devices.values():
+            if gone and device.state.master == name:
+                device.state = replace(device.state, master="")
 
     def links(self) -> list[LinkState]:
         """See Links."""

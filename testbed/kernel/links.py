@@ -78,6 +78,10 @@ class Links(Protocol):
         """A VXLAN device, up, nolearning; one with other parameters is replaced."""
         ...
 
+    def ensure_port(self, bridge: str, name: str) -> None:
+        """The device is a port of the bridge."""
+        ...
+
     def ensure_up(self, name: str) -> None:
         """The device is up (`lo` too)."""
         ...

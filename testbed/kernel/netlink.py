@@ -75,6 +75,12 @@ class NetlinkLinks:
             self._replace(found, rtnl.add_vxlan(name, vxlan, device))
         self._adjust(name, mtu=vxlan.mtu, mac=vxlan.mac)
 
+    def ensure_port(self, bridge: str, name: str) -> None:
+        """The device is a port of the bridge."""
+        index = self._index(bridge)
+        if self._link(name).master != index:
+            self._apply([rtnl.set_link(name, master=(bridge, index))])
+
     def ensure_up(self, name: str) -> None:
         """The device is up (`lo` too)."""
         if not nlmsg.as_int(self._fact(_SIOCGIFFLAGS, name)) & rtnl.IFF_UP:

@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 _LIBRARY = "libnftables.so.1"
 _NFT_MSG_GETGEN = 0x0A10  # NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETGEN
 _NFTA_GEN_ID = 1
-_SHOWN_LINES = 40
+_SHOWN_LINES, _SHOWN_COLUMNS = 40, 400
 """Of a script, in the log."""
 _LARGE = 10_000
 """Characters of a script after which the context is made anew: it keeps all that it has parsed, about 100 bytes for
@@ -146,6 +146,6 @@ def _errno(message: str) -> int:
 
 def _shortened(script: str) -> str:
     lines = script.strip().split("\n")
-    if len(lines) <= _SHOWN_LINES:
-        return "\n".join(lines)
-    return "\n".join([*lines[:_SHOWN_LINES], f"# … and {len(lines) - _SHOWN_LINES} lines more"])
+    shown = [f"{line[:_SHOWN_COLUMNS]} …" if len(line) > _SHOWN_COLUMNS else line for line in lines[:_SHOWN_LINES]]
+    more = [f"# … and {len(lines) - len(shown)} lines more"] if len(lines) > len(shown) else []
+    return "\n".join([*shown, *more])

@@ -36,10 +36,13 @@ def ensure_node(links: Links, node: NodeSpec, network: NetworkSpec) -> None:
 
 
 def ensure_bridge(links: Links, pod_cidr: IPv4Network, pod_mtu: int) -> None:
-    """`ensure_node` by its two facts."""
+    """`ensure_node` by its two facts. Pods that lost their bridge are plugged into the new one."""
     address = gateway(pod_cidr)
     links.ensure_bridge(BRIDGE, mtu=pod_mtu, mac=stable_mac(address))
     links.set_addresses(BRIDGE, [IPv4Interface((address, pod_cidr.prefixlen))])
+    for link in links.links():
+        if link.name.startswith(POD_DEVICES) and not link.master:
+            links.ensure_port(BRIDGE, link.name)
 
 
 def attach(links: Links, pod_netns: Path, *, device: str, address: IPv4Address, gateway: IPv4Address, mtu: int) -> None:

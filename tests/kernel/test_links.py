@@ -70,6 +70,21 @@ def test_a_veth_has_both_ends_up_in_their_namespaces_with_one_mtu(two: Two) -> N
     assert (far.kind, far.mtu, far.mac, far.is_up) == ("veth", 1450, "02:00:00:00:00:07", True)
 
 
+def test_a_device_whose_bridge_was_deleted_can_be_a_port_of_another(two: Two) -> None:
+    two.here.ensure_bridge("br", mtu=1450)
+    two.here.ensure_veth("v", Peer("eth0", two.netns), mtu=1450, master="br")
+    two.here.delete_link("br")
+    near = link(two.here, "v")
+    assert near
+    assert near.master == ""
+    two.here.ensure_bridge("other", mtu=1450)
+    for _ in range(2):
+        two.here.ensure_port("other", "v")
+    near = link(two.here, "v")
+    assert near
+    assert near.master == "other"
+
+
 def test_a_veth_asked_for_twice_is_the_same_veth(two: Two) -> None:
     two.here.ensure_veth("v", Peer("eth0", two.netns), mtu=1450)
     before = link(two.here, "v"), link(two.there, "eth0")

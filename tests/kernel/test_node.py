@@ -227,27 +227,7 @@ async def healed(cluster: Running, hurt: Callable[[], object], timeout_s: float)
 async def test_a_device_deleted_by_hand_is_back_within_a_second_with_all_its_peers(
     cluster: Running, device: str
 ) -> None:
-    def hurt() -> None:
-        cluster.lab.links("a").delete_link(device)
-        if device == podlink.BRIDGE:  # its ports have lost it: the agent's part
-            cluster.lab.links("a").delete_link("vethpod")
-            podlink.ensure_node(cluster.lab.links("a"), cluster.spec.nodes[0], cluster.spec.network)
-            reattach(cluster)
-
-    await healed(cluster, hurt, 1)
-
-
-def reattach(cluster: Running) -> None:
-    node = cluster.spec.nodes[0]
-    assert node.pod_cidr
-    podlink.attach(
-        cluster.lab.links("a"),
-        cluster.lab.place("pod-a"),
-        device="vethpod",
-        address=pod(cluster, 0),
-        gateway=podlink.gateway(node.pod_cidr),
-        mtu=cluster.spec.network.pod_mtu,
-    )
+    await healed(cluster, lambda: cluster.lab.links("a").delete_link(device), 1)
 
 
 async def test_routes_deleted_by_hand_are_back_within_a_second(cluster: Running) -> None:

@@ -57,7 +57,7 @@ def lacks(cluster: ClusterSpec, applied: Collection[tuple[Kind, Key]], seen: See
     `applied` says which objects of `seen` the manifests asked for.
     """
     nodes = [Lack(text) for text in _nodes(cluster, seen[NODE])]
-    pods = list(_workloads(applied, seen))
+    pods = [*_strays(cluster, seen[POD]), *_workloads(applied, seen)]
     if nodes or pods:
         return nodes + pods
     return [Lack(text) for text in (*_endpoints(applied, seen), *_rules(cluster, seen))]
@@ -97,6 +97,14 @@ def _unproven(node: Object, others: Collection[str]) -> str:
 def _because(said: Mapping[str, Any]) -> str:
     words = ": ".join(word for word in (said.get("reason"), said.get("message")) if word)
     return f" ({words})" if words else ""
+
+
+def _strays(cluster: ClusterSpec, pods: Mapping[Key, Object]) -> Iterator[Lack]:
+    """Pods whose node has left: until they are gone, a Deployment still counts them."""
+    names = {node.name for node in cluster.nodes}
+    for key, pod in pods.items():
+        if (node := spec(pod).get("nodeName")) and node not in names:
+            yield Lack(f"pod {key}: is on node {node}, which is no longer in the topology", key)
 
 
 def _workloads(applied: Collection[tuple[Kind, Key]], seen: Seen) -> Iterator[Lack]:

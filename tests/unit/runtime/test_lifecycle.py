@@ -115,6 +115,11 @@ def test_a_node_that_left_the_topology_must_be_gone() -> None:
     assert told(*NODES, node("c", "")) == ["node c: is no longer in the topology, and not removed yet"]
 
 
+def test_a_pod_on_a_node_that_left_the_topology_must_be_gone() -> None:
+    stray = pod("web", spec={"nodeName": "c"})
+    assert told(*NODES, *LEASES, stray) == ["pod default/web: is on node c, which is no longer in the topology"]
+
+
 def test_pods_of_manifests_must_be_ready_and_say_why_they_are_not() -> None:
     waiting = {"name": "c", "state": {"waiting": {"reason": "ErrImagePull", "message": "no image x"}}}
     stuck = pod("web", status={"phase": "Pending", "containerStatuses": [waiting]})

@@ -43,7 +43,7 @@ class DockerExec:
         self._connection = _hijacked(path, f"/v{engine.api.api_version}/exec/{self._id}/start", {"Tty": tty})
         out, self._out = os.pipe()
         self.stdout: RawIOBase = FileIO(out)
-        self.stdin: RawIOBase | None = _Input(self._connection) if stdin else None
+        self.stdin: RawIOBase | None = _Input(self._connection, ends=not tty) if stdin else None
         self.stderr: RawIOBase | None = None
         self._err = -1
         if not tty:
@@ -117,10 +117,14 @@ class DockerExec:
 
 
 class _Input(RawIOBase):
-    """What is written goes to the program; closed, the program reads its end of file."""
+    """What is written goes to the program; closed, the program reads its end of file.
 
-    def __init__(self, connection: socket.socket) -> None:
+    On a terminal there is no such thing, and the engine would take the end of the input for the end of the session.
+    """
+
+    def __init__(self, connection: socket.socket, *, ends: bool) -> None:
         self._connection = connection
+        self._ends = ends
 
     def writable(self) -> bool:
         return True
@@ -135,8 +139,9 @@ class _Input(RawIOBase):
     def close(self) -> None:
         if not self.closed:
             super().close()
-            with suppress(OSError):  # it has ended
-                self._connection.shutdown(socket.SHUT_WR)
+            if self._ends:
+                with suppress(OSError):  # the program has ended
+                    self._connection.shutdown(socket.SHUT_WR)
 
 
 def _created(engine: docker.DockerClient, container_id: str, argv: Sequence[str], *, stdin: bool, tty: bool) -> str:

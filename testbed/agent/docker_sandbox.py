@@ -149,8 +149,9 @@ class DockerSandboxes:
             try:
                 self._engine.api.stop(container_id, timeout=math.ceil(grace_s))
             except APIError as error:
-                if error.status_code not in (GONE, CONFLICT):
-                    raise
+                if error.status_code == GONE:
+                    raise NotFound(f"container {container_id!r} does not exist") from None
+                raise
 
     def delete(self, container_id: str) -> None:
         """With its log and all that it wrote."""

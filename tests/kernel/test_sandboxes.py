@@ -70,7 +70,8 @@ def test_a_stopped_container_is_remembered_until_it_is_deleted(fresh: Fresh) -> 
     sandboxes.stop(state.id, 5)
     ended = state_of(fresh(), state.id)
     assert ended is not None
-    assert (ended.is_running, ended.exit_code) == (False, 128 + 15)
+    assert not ended.is_running
+    assert ended.exit_code in (128 + 15, 128 + 9), "as PID 1, which ignores SIGTERM, pause asks for SIGKILL"
     assert ended.finished_at >= ended.started_at
     sandboxes.delete(state.id)
     assert state_of(fresh(), state.id) is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from statistics import median
 
 from testbed.compare.measurement import Measurement, by_round
@@ -21,24 +22,32 @@ class Metric:
     phase: str
     field: str
     """Of that `Phase` of a measurement."""
-    enough: float
+    enough: float = 0.0
     """Rounds may stop when the ratio's interval is at most this much to either side; 0: never asked."""
+    least: int = 1
+    """Requests of a window without which it tells nothing: there is no cell where any trial has fewer."""
+
+    def is_told_by(self, one: Measurement) -> bool:
+        """Whether the measurement saw enough requests for it."""
+        return int(getattr(one, self.phase).count) >= self.least
 
     def of(self, one: Measurement) -> float:
         """Its value in a measurement."""
         return float(getattr(getattr(one, self.phase), self.field))
 
 
+LEAST_FOR_TAIL = 10_000
+"""Requests in a window below which it has no p99 (MEASUREMENT.md, 6)."""
 METRICS: Mapping[str, Metric] = {
     metric.key: metric
     for metric in (
         Metric("p50", "median latency, one user", "µs", "lone", "p50_us", 0.01),
-        Metric("p99", "99 % of requests within, one user", "µs", "lone", "p99_us", 0),
-        Metric("loaded_p50", "median latency, under load", "µs", "loaded", "p50_us", 0),
-        Metric("loaded_p99", "99 % of requests within, under load", "µs", "loaded", "p99_us", 0),
-        Metric("requests", "requests", "per second", "loaded", "requests_per_s", 0),
+        Metric("p99", "99 % of requests within, one user", "µs", "lone", "p99_us", least=LEAST_FOR_TAIL),
+        Metric("loaded_p50", "median latency, under load", "µs", "loaded", "p50_us"),
+        Metric("loaded_p99", "99 % of requests within, under load", "µs", "loaded", "p99_us", least=LEAST_FOR_TAIL),
+        Metric("requests", "requests", "per second", "loaded", "requests_per_s"),
         Metric("cpu", "CPU per request", "µs", "loaded", "cpu_us_per_request", 0.01),
-        Metric("busy", "busy time of the pinned CPUs per request", "µs", "loaded", "busy_us_per_request", 0),
+        Metric("busy", "busy time of the pinned CPUs per request", "µs", "loaded", "busy_us_per_request"),
     )
 }
 
@@ -99,20 +108,19 @@ def analyse(measurements: Sequence[Measurement], baseline: str, variants: Sequen
     )
     failed = {one.round for one in dropped}
     rounds = tuple(number for number in complete if number not in failed)
+    counted = {entry: [complete[number][entry] for number in rounds] for entry in entries}
+    told = [metric for metric in METRICS.values() if all(map(metric.is_told_by, chain(*counted.values())))]
     values = {
-        entry: {
-            metric.key: tuple(metric.of(complete[number][entry]) for number in rounds) for metric in METRICS.values()
-        }
-        for entry in entries
+        entry: {metric.key: tuple(metric.of(one) for one in own) for metric in told} for entry, own in counted.items()
     }
-    cells = _cells(values, baseline) if rounds else {}
-    return Analysis(baseline, rounds, dropped, values, cells)
+    return Analysis(baseline, rounds, dropped, values, _cells(values, baseline) if rounds else {})
 
 
 def _cells(values: Mapping[str, Mapping[str, tuple[float, ...]]], baseline: str) -> Mapping[str, Mapping[str, Cell]]:
-    noise = {key: paired_difference(values[CONTROL][key], values[baseline][key]) for key in METRICS}
+    base = values[baseline]
+    noise = {key: paired_difference(series, base[key]) for key, series in values[CONTROL].items()}
     return {
-        name: {key: _cell(key, own[key], values[baseline][key], noise[key]) for key in METRICS}
+        name: {key: _cell(key, series, base[key], noise[key]) for key, series in own.items()}
         for name, own in values.items()
         if name != baseline
     }

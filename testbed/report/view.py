@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from testbed.compare.analysis import Cell
+from testbed.compare.analysis import METRICS, Cell
 from testbed.compare.environment import Environment, VariantInfo
 from testbed.compare.results import Results
 from testbed.compare.schedule import CONTROL
@@ -222,6 +222,8 @@ def _facts(results: Results) -> Iterator[tuple[str, str]]:
     environment, analysis = results.environment, results.analysis
     yield "Measured", f"{environment.started} to {environment.ended or 'an interruption'}"
     yield "Rounds", f"{len(analysis.rounds)} count, {len(analysis.dropped)} dropped; {environment.stopped or 'unknown'}"
+    variant, metric = environment.primary
+    yield "Primary cell", f"{variant}, {METRICS[metric].title}: tested at 5 %, over all looks; the rest is exploratory"
     yield "Order", f"rows of a balanced Latin square, shuffled with seed {environment.seed}"
     yield "Placement", _placement(environment)
     yield "Trial", _trial(environment)

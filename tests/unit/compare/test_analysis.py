@@ -39,6 +39,14 @@ def test_an_unfinished_round_does_not_count() -> None:
     assert analyse(measurements(12)[:-1], "host", VARIANTS).rounds == tuple(range(1, 12))
 
 
+def test_a_tail_that_was_hardly_seen_has_no_cell() -> None:
+    data = measurements(12)
+    data[0] = replace(data[0], lone=replace(data[0].lone, count=9_999))
+    analysis = analyse(data, "host", VARIANTS)
+    assert "p99" not in analysis.cells["vxlan"]
+    assert {"p50", "loaded_p99", "cpu"} <= analysis.cells["vxlan"].keys()
+
+
 def test_nothing_measured_is_no_analysis_and_no_error() -> None:
     analysis = analyse([], "host", VARIANTS)
     assert not analysis.rounds

@@ -12,8 +12,8 @@ scaling and removing a Service is adding and deleting elements; no chain must wa
 made beforehand, up to a power of two: nft 1.0.6 refuses a rule that uses a map with `th dport` which it has read back
 from the kernel ("conflicting protocols specified"). A Service that outgrows them costs one load of everything.
 
-- Each lb chain ends in a second rule that takes slot 0: a packet that entered lb-8 just before the Service shrank to
-  two endpoints may find its slot gone.
+- Each lb chain ends in the way to lb-1, which takes slot 0: a packet that entered lb-8 just before its Service shrank
+  to two endpoints may find its slot gone.
 - What still has a ClusterIP as destination after dispatch has no endpoint or names a port that does not exist: it is
   refused at once, TCP with a reset (ICMP errors are rate limited).
 - A pod that reaches itself through a Service (hairpin) must not see its own address as the source: the connection is
@@ -143,12 +143,13 @@ def _count(verdict: str) -> int:
 
 
 def _chain(table: str, count: int) -> str:
-    rules = "".join(
-        f"add rule ip {table} lb-{count} meta l4proto {{ tcp, udp, sctp }} "
-        f"dnat ip to {_KEY} . numgen random mod {slots} map @endpoints\n"
-        for slots in (count, 1)
-    )
-    return f"add chain ip {table} lb-{count}\n{rules}"
+    """The chain for `count` endpoints. Kept small, because all of them travel in one transaction with the map they use.
+
+    nft maps to a port only behind a match on the transport protocol; a set of protocols would be one more object each.
+    """
+    pick = f"meta l4proto != icmp dnat ip to {_KEY} . numgen random mod {count} map @endpoints"
+    otherwise = f"add rule ip {table} lb-{count} goto lb-1\n" if count > 1 else ""
+    return f"add chain ip {table} lb-{count}\nadd rule ip {table} lb-{count} {pick}\n{otherwise}"
 
 
 def _statements(

@@ -80,7 +80,8 @@ def test_every_chain_falls_back_to_the_first_slot() -> None:
     script = nftables.render(CLUSTER, POD_CIDR)
     for count in (2, 16):
         rules = [line for line in script.splitlines() if f" lb-{count} " in line and "rule" in line]
-        assert [f"mod {count} " in rules[0], "mod 1 " in rules[1], len(rules)] == [True, True, 2]
+        assert [f"mod {count} " in rules[0], rules[1].endswith(" goto lb-1"), len(rules)] == [True, True, 2]
+    assert "goto lb-1" not in next(line for line in script.splitlines() if "rule" in line and " lb-1 " in line)
 
 
 SERVICES = st.dictionaries(

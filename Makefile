@@ -4,10 +4,9 @@ SHELL := /bin/bash
 BIN := .venv/bin
 TOPOLOGY ?= topologies/two-nodes.yaml
 COMPARISON ?= loadtests/hostnetwork-vs-overlay.yaml
-PYTEST := $(BIN)/pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup compare test check unit bench conformance images up down clean
+.PHONY: help setup compare test check bench conformance images up down clean
 
 help:  ## list these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{ printf "  make %-12s %s\n", $$1, $$2 }'
@@ -19,14 +18,14 @@ compare: setup  ## what the overlay costs: bring clusters up, measure, print, wr
 	$(BIN)/testbed compare $(COMPARISON)
 
 test: setup  ## every test that this machine can run, those of whole clusters included
-	$(PYTEST)
+	tools/test
 
 check: setup  ## format, lint, types, imports and the quick tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(PYTEST) tests/unit
+	$(BIN)/pytest tests/unit
 
 bench: setup  ## figures beside their targets, into build/bench.json; one of them: make bench NAME=up
 	$(BIN)/python -m tests.benchmarks $(NAME)

@@ -81,7 +81,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     terminalreporter.section("tiers")
     for tier, what in TIERS.items():
         counts = outcomes.counts[tier]
-        told = ", ".join(f"{count} {outcome}" for outcome, count in sorted(counts.items())) or "none run"
+        told = ", ".join(f"{count} {outcome}" for outcome, count in sorted(counts.items())) or "none here"
         terminalreporter.write_line(f"{tier:7} {told}  ({what})")
         for reason, count in outcomes.reasons[tier].most_common():
             terminalreporter.write_line(f"        {count} skipped: {reason}")

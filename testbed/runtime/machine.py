@@ -3,14 +3,14 @@
     links   routes of the main tables   nft tables (root only)   named network namespaces
 
 A link counts with its master, because that tells whose it is: the links of other containers come and go with Docker's
-bridges while a cluster stands, and are nobody's leftovers.
+bridges while a cluster stands, and are none of our leftovers.
 """
 
 from __future__ import annotations
 
 import errno
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,16 +67,32 @@ class Comparison:
 
 
 def compare(before: Machine, now: Machine) -> Comparison:
-    """Whether the machine is as it was, apart from what Docker has done for others meanwhile."""
+    """Whether the machine is as it was, apart from what others have done meanwhile."""
     checked: list[str] = []
     leftovers: list[str] = []
     for kind, then, items in _kinds(before, now):
         new = items - then
-        others = {item for item in new if _is_dockers(item.partition(" ")[0], now.links)}
-        state = f"{len(others)} more of Docker's" if others else "as before" if items >= then else "some gone since"
-        checked.append(f"{len(items)} {kind}, {state if new == others else f'new: {_few(new - others)}'}")
-        leftovers += [f"{kind}: {item}" for item in sorted(new - others)]
+        ours = {item for item in new if MAY_BE_OURS[kind](item, now.links)}
+        others = f"{len(new - ours)} more of others'" if new - ours else ""
+        state = others or ("as before" if items >= then else "some gone since")
+        checked.append(f"{len(items)} {kind}, {f'new: {_few(ours)}' if ours else state}")
+        leftovers += [f"{kind}: {item}" for item in sorted(ours)]
     return Comparison(tuple(checked), tuple(leftovers))
+
+
+def _is_link_of_nobody(item: str, masters: Mapping[str, str]) -> bool:
+    """A link, or a route through one, that is neither one of Docker's bridges nor a port of one."""
+    name = item.partition(" ")[0]
+    return not (masters.get(name) or name).startswith(DOCKER_BRIDGES)
+
+
+MAY_BE_OURS: Mapping[str, Callable[[str, Mapping[str, str]], bool]] = {
+    "links": _is_link_of_nobody,
+    "routes": _is_link_of_nobody,
+    "nft tables": lambda item, _: "testbed" in item,
+    "named network namespaces": lambda item, _: item.startswith("testbed-"),
+}
+"""Of what is new: whether the testbed may have made it. Tables and namespaces of its own bear its name."""
 
 
 def _kinds(before: Machine, now: Machine) -> Iterator[tuple[str, frozenset[str], frozenset[str]]]:
@@ -85,11 +101,6 @@ def _kinds(before: Machine, now: Machine) -> Iterator[tuple[str, frozenset[str],
     if before.tables is not None and now.tables is not None:
         yield "nft tables", before.tables, now.tables
     yield "named network namespaces", before.namespaces, now.namespaces
-
-
-def _is_dockers(name: str, masters: Mapping[str, str]) -> bool:
-    """Whether a link is one of Docker's bridges or a port of one, or a route leads through such a link."""
-    return (masters.get(name) or name).startswith(DOCKER_BRIDGES)
 
 
 def _few(items: frozenset[str] | set[str]) -> str:

@@ -49,7 +49,19 @@ def test_a_container_that_somebody_else_started_is_no_leftover() -> None:
     )
     comparison = compare(BEFORE, now)
     assert comparison.leftovers == ()
-    assert comparison.checked[0] == "6 links, 3 more of Docker's"
+    assert comparison.checked[0] == "6 links, 3 more of others'"
+
+
+@pytest.mark.parametrize(
+    "now",
+    [
+        replace(BEFORE, tables=frozenset({"table ip nat", "table inet firewalld"})),
+        replace(BEFORE, namespaces=frozenset({"somebodys"})),
+    ],
+    ids=["table", "namespace"],
+)
+def test_what_does_not_bear_our_name_is_somebody_elses(now: Machine) -> None:
+    assert compare(BEFORE, now).leftovers == ()
 
 
 def test_a_veth_that_hangs_in_no_bridge_is_left_over() -> None:

@@ -26,7 +26,7 @@ from testbed.api.wellknown import AGENT_PORT, CLUSTER_CONFIG_MAP, SYSTEM_NAMESPA
 from testbed.client.informer import Informer
 from testbed.client.protocol import Client
 from testbed.errors import TestbedError
-from testbed.topology.spec import ClusterSpec
+from testbed.topology.spec import ClusterSpec, NetworkSpec
 from testbed.waiting import Backoff
 
 log = logging.getLogger(__name__)
@@ -61,6 +61,7 @@ class Agent:
         self._changed = asyncio.Event()
         self._places: dict[str, int] = {}
         self._spec: ClusterSpec | None = None
+        self._network: NetworkSpec | None = None
         self._wired: set[str] = set()
 
     async def run(self, spec: ClusterSpec) -> None:
@@ -93,6 +94,9 @@ class Agent:
                 await backoff.wait()
                 continue
             self._pods.follow(spec, self._wired)
+            if spec.network != self._network:  # another backend leaves pods another MTU
+                self._pods.rewire()
+                self._network = spec.network
             if self._wired != {node.name for node in spec.nodes_of(self._identity.host)}:
                 await backoff.wait()  # a holder that does not exist yet tells nobody when it does
                 continue
@@ -115,6 +119,7 @@ class Agent:
         if spec == self._spec and places == self._places:
             return
         self._wired = await asyncio.to_thread(self._wiring.sync, spec)
+        log.info("wired: %s", ", ".join(sorted(self._wired)) or "no node yet")
         if any(self._places.get(place, number) != number for place, number in places.items()):
             self._pods.rewire()
         self._spec, self._places = spec, places

@@ -67,7 +67,8 @@ def _planned(topology: Path, runtime: str, name: str, change: list[str]) -> tupl
     manifests = load_manifests([topology.parent / file for file in loaded.model.spec.manifests])
     cluster = loaded.model.metadata.name
     choice = choose(runtime or loaded.model.spec.runtime, cluster)
-    spec = plan(loaded.model, runtime=choice.runtime.name, running=choice.runtime.spec(cluster))
+    with loaded.source.blamed():
+        spec = plan(loaded.model, runtime=choice.runtime.name, running=choice.runtime.spec(cluster))
     return choice, spec, manifests
 
 

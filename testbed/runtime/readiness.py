@@ -77,18 +77,24 @@ def _nodes(cluster: ClusterSpec, nodes: Mapping[Key, Object]) -> Iterator[str]:
             yield f"node {node.name}: has not registered"
         elif not is_ready(obj):
             yield f"node {node.name}: is not Ready{_because(condition(obj, 'Ready'))}"
-        elif not node.is_external and (reason := _unproven(obj, workers - {node.name})):
+        elif not node.is_external and (reason := _unproven(cluster, obj, workers - {node.name})):
             yield f"node {node.name}: {reason}"
     for key in nodes.keys() - {Key("", node.name) for node in cluster.nodes}:
         yield f"node {key.name}: is no longer in the topology, and not removed yet"
 
 
-def _unproven(node: Object, others: Collection[str]) -> str:
-    """Why it is not known that full-size packets reach every other worker; empty when it is."""
+def _unproven(cluster: ClusterSpec, node: Object, others: Collection[str]) -> str:
+    """Why it is not known that full-size packets reach every other worker; empty when it is.
+
+    The condition's message names sizes, backend and peers: a proof of another network, or of fewer peers, is none.
+    """
     proof = condition(node, "NetworkUnavailable")
     if proof.get("status") != "False":
         return f"its network is not proven{_because(proof)}"
     named = set(re.findall(r"[-a-z0-9]+", proof.get("message") or ""))
+    network = cluster.network
+    if not {network.backend, str(network.pod_mtu), str(cluster.underlay.mtu)} <= named:
+        return f"has not yet sent packets of {network.pod_mtu} bytes over {network.backend}"
     if missing := sorted(set(others) - named):
         return f"has not yet sent full-size packets to {', '.join(missing)}"
     return ""

@@ -11,7 +11,7 @@ from itertools import combinations
 from typing import TYPE_CHECKING
 
 from testbed.topology.source import Loc, Mistake
-from testbed.topology.spec import CONTROL_PLANE, SWITCH
+from testbed.topology.spec import CONTROL_PLANE, SWITCH, ClusterSpec
 
 if TYPE_CHECKING:
     from testbed.topology.schema import Entry, TopologySpec
@@ -40,6 +40,22 @@ def mistakes_of(spec: TopologySpec, entries: Sequence[Entry]) -> list[Mistake]:
     """Everything that stands in the way; sizes are only looked at once families and names are right."""
     first = [*_not_yet(spec), *_names(entries, spec), *_families(spec)]
     return first or [*_overlaps(spec), *_sizes(spec, entries), *_mtu(spec)]
+
+
+def fixed_mistakes(planned: ClusterSpec, running: ClusterSpec) -> list[Mistake]:
+    """What cannot change while a cluster runs: what its certificates, nodes, pods and Services are built on."""
+    fixed: tuple[tuple[Loc, object, object], ...] = (
+        (("underlay", "cidr"), planned.underlay.cidr, running.underlay.cidr),
+        (("network", "podCIDR"), planned.network.pod_cidr, running.network.pod_cidr),
+        (("services", "cidr"), planned.services.cidr, running.services.cidr),
+        (("dns", "domain"), planned.dns_domain, running.dns_domain),
+    )
+    advice = f"that cannot change in place: run `testbed down {running.name}` first"
+    return [
+        Mistake(("spec", *loc), f"is {wanted}, and the running cluster has {has}; {advice}")
+        for loc, wanted, has in fixed
+        if wanted != has
+    ]
 
 
 def ipv4(networks: tuple[IPv4Network | IPv6Network, ...]) -> IPv4Network:

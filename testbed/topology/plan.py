@@ -16,7 +16,7 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from typing import TYPE_CHECKING, TypeVar
 
 from testbed.api.wellknown import VXLAN_PORT
-from testbed.topology.limits import FIRST_NODE, NODE_PREFIX, OUTSIDE, OVERHEAD, ipv4, mistakes_of
+from testbed.topology.limits import FIRST_NODE, NODE_PREFIX, OUTSIDE, OVERHEAD, fixed_mistakes, ipv4, mistakes_of
 from testbed.topology.source import Mistaken
 from testbed.topology.spec import ClusterSpec, HostSpec, NetworkSpec, NodeSpec, ServicesSpec, UnderlaySpec
 
@@ -39,7 +39,7 @@ def plan(topology: Topology, *, runtime: str, running: ClusterSpec | None = None
     if mistakes := mistakes_of(spec, entries):
         raise Mistaken(mistakes)
     underlay = _underlay(spec)
-    return ClusterSpec(
+    planned = ClusterSpec(
         name=topology.metadata.name,
         runtime=runtime,
         hosts=tuple(HostSpec(host, docker="", address="", switch=underlay.gateway) for host in spec.host_names()),
@@ -50,6 +50,9 @@ def plan(topology: Topology, *, runtime: str, running: ClusterSpec | None = None
         dns_domain=spec.dns.domain,
         images=dict(spec.images),
     )
+    if running and (mistakes := fixed_mistakes(planned, running)):
+        raise Mistaken(mistakes)
+    return planned
 
 
 def mac(*what: str) -> str:

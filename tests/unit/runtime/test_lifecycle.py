@@ -53,7 +53,7 @@ def obj(kind: str, name: str, version: int = 1, namespace: str = "default", **re
     return {"apiVersion": api_version.get(kind, "v1"), "kind": kind, "metadata": meta, **rest}
 
 
-def node(name: str, peers: str, *, ready: str = "True") -> Object:
+def node(name: str, peers: str, *, ready: str = "True", mtu: int = 1450) -> Object:
     return obj(
         "Node",
         name,
@@ -64,7 +64,7 @@ def node(name: str, peers: str, *, ready: str = "True") -> Object:
                     "type": "NetworkUnavailable",
                     "status": "False",
                     "reason": "FullSizePacketsArrive",
-                    "message": f"packets of 1450 bytes reach {peers}",
+                    "message": f"1500 bytes on the underlay and {mtu} between pods (vxlan) arrive whole at: {peers}",
                 },
             ]
         },
@@ -107,6 +107,9 @@ def test_nodes_must_be_registered_ready_and_proven_to_every_other() -> None:
     assert told(node("a", "b")) == ["node b: has not registered"]
     assert told(node("a", "b"), node("b", "a", ready="Unknown")) == ["node b: is not Ready (AgentSilent)"]
     assert told(node("a", "nobody"), node("b", "a")) == ["node a: has not yet sent full-size packets to b"]
+    assert told(node("a", "b", mtu=1400), node("b", "a")) == [
+        "node a: has not yet sent packets of 1450 bytes over vxlan"
+    ]
     unproven = obj("Node", "b", status={"conditions": [{"type": "Ready", "status": "True"}]})
     assert told(node("a", "b"), unproven) == ["node b: its network is not proven"]
 

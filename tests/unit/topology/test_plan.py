@@ -81,10 +81,27 @@ def test_a_node_that_moves_outside_the_cluster_gets_an_address_there() -> None:
     assert after.nodes[1].pod_cidr is None
 
 
-def test_a_changed_underlay_gives_new_addresses() -> None:
-    before = cluster()
-    after = cluster(running=before, underlay={"cidr": "10.10.0.0/24"})
-    assert [str(node.address) for node in after.nodes] == ["10.10.0.10/24", "10.10.0.11/24"]
+@pytest.mark.parametrize(
+    ("changed", "where"),
+    [
+        ({"underlay": {"cidr": "10.10.0.0/24"}}, ("underlay", "cidr")),
+        ({"network": {"podCIDR": "10.10.0.0/16"}}, ("network", "podCIDR")),
+        ({"services": {"cidr": "10.10.0.0/24"}}, ("services", "cidr")),
+        ({"dns": {"domain": "elsewhere.local"}}, ("dns", "domain")),
+    ],
+)
+def test_what_a_running_cluster_is_built_on_cannot_change_in_place(
+    changed: dict[str, Any], where: tuple[str, ...]
+) -> None:
+    assert cluster(**changed)
+    with pytest.raises(Mistaken, match="run `testbed down t` first") as raised:
+        cluster(running=cluster(), **changed)
+    assert [mistake.loc for mistake in raised.value.mistakes] == [("spec", *where)]
+
+
+def test_backend_and_mtu_may_change_in_place() -> None:
+    after = cluster(running=cluster(), network={"backend": "host-gw", "mtu": 1400})
+    assert (after.network.backend, after.network.pod_mtu) == ("host-gw", 1400)
 
 
 def test_the_addresses_of_a_plain_cluster_are_those_of_the_textbook() -> None:

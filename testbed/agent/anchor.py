@@ -36,7 +36,8 @@ def main() -> None:
     """`-c 'from testbed.agent.anchor import main; main()' testbed-anchor CLUSTER CONFIG`: found by that in /proc.
 
     CONFIG is JSON: `run_dir`; `socket_fd`, the listening Unix socket of this anchor; `keep_fd`, a socket for the
-    process whose plan asks for it; `before_fd`, a file to keep open; `needed`, paths that containers must see.
+    process whose plan asks for it; `before_fd`, a file to keep open; `needed`, paths that containers must see;
+    and, for those who find this anchor, `state_dir` and `port`.
     """
     config = json.loads(sys.argv[3])
     for fd in (config["socket_fd"], config["keep_fd"], config["before_fd"]):
@@ -88,10 +89,13 @@ class Anchor:
 
     def _step(self) -> None:
         for key, mask in self._selector.select(self._processes.next_due_s()):
-            if isinstance(key.data, Connection):
-                self._serve_client(key.data, mask)
-            else:
-                key.data()
+            try:
+                if isinstance(key.data, Connection):
+                    self._serve_client(key.data, mask)
+                else:
+                    key.data()
+            except Exception:  # noqa: BLE001 - a defect must cost one request, not all that process 1 holds
+                sys.excepthook(*sys.exc_info())
         self._processes.reap()
         self._processes.restart_due()
 
@@ -114,7 +118,7 @@ class Anchor:
                 operation(connection, request)
             except TestbedError as error:
                 connection.answer(error)
-            except (OSError, LookupError, TypeError, ValueError) as error:  # a wrong client must not end process 1
+            except (OSError, LookupError, TypeError, ValueError) as error:
                 connection.answer(BadRequest(f"{request}: {error!r}"))
 
     def _changed(self) -> None:

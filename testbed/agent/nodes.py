@@ -158,6 +158,7 @@ class Nodes:
         if held is None:
             try:
                 held = await self._client.create(wanted)
+                log.info("registered node %s", node.name)
                 self._held.learn(held)
                 await self._claim(held)
             except AlreadyExists:

@@ -70,7 +70,10 @@ class Anchor:
 
     cluster: str
     pid: int
-    run_dir: Path
+    dirs: Dirs
+    """Those that it was started with, whatever the environment says now."""
+    port: int
+    """Of the API on 127.0.0.1."""
     before_fd: int
 
     @property
@@ -78,6 +81,19 @@ class Anchor:
         """What `launch` was given to remember, from a file that only the anchor holds; empty where there is none."""
         memory = Path(f"/proc/{self.pid}/fd/{self.before_fd}")
         return memory.read_text(encoding="utf-8") if memory.exists() else ""
+
+    @property
+    def client(self) -> AnchorClient:
+        """To speak to it."""
+        return AnchorClient(self.dirs.anchor_socket)
+
+    def is_mute(self) -> bool:
+        """Whether nobody can speak to it any more, because its socket was deleted."""
+        try:
+            self.client.notes()
+        except NotFound:
+            return True
+        return False
 
 
 def run_base() -> Path:
@@ -98,23 +114,32 @@ def dirs(cluster: str) -> Dirs:
     return Dirs(run_base() / cluster, state_base() / cluster)
 
 
-def find() -> Iterator[Anchor]:
-    """All anchors of this user: process 1 of a pid namespace right below ours, with the arguments of `launch`."""
+def find(cluster: str = "") -> Iterator[Anchor]:
+    """The anchors of this user, of one cluster or of all: process 1 of a pid namespace right below ours, and started
+    with the arguments of `launch`.
+    """
     depth = len(_namespace_pids("self"))
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        try:
-            arguments = (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")
-            if PROCESS_NAME not in arguments or entry.stat().st_uid != os.geteuid():
-                continue
-            pids = _namespace_pids(entry.name)
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        if len(pids) == depth + 1 and pids[-1] == 1:
-            index = arguments.index(PROCESS_NAME)
-            config = json.loads(arguments[index + 2])
-            yield Anchor(arguments[index + 1], int(entry.name), Path(config["run_dir"]), config.get("before_fd", -1))
+    for pid in _pids():
+        anchor = _anchor_of(pid, depth)
+        if anchor and cluster in ("", anchor.cluster):
+            yield anchor
+
+
+def _anchor_of(pid: int, depth: int) -> Anchor | None:
+    """The anchor that the process is; None for any other, and for one that ends meanwhile."""
+    try:
+        arguments = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
+        if PROCESS_NAME not in arguments or Path(f"/proc/{pid}").stat().st_uid != os.geteuid():
+            return None
+        pids = _namespace_pids(str(pid))
+        if len(pids) != depth + 1 or pids[-1] != 1:
+            return None
+        cluster, config = arguments[arguments.index(PROCESS_NAME) + 1 :][:2]
+        doc = json.loads(config)
+        where = Dirs(Path(doc["run_dir"]), Path(doc.get("state_dir", doc["run_dir"])))
+        return Anchor(cluster, pid, where, doc.get("port", 0), doc.get("before_fd", -1))
+    except (OSError, ValueError, KeyError):
+        return None
 
 
 def launch(cluster: str, where: Dirs, api: socket.socket, before: str) -> AnchorClient:
@@ -122,7 +147,10 @@ def launch(cluster: str, where: Dirs, api: socket.socket, before: str) -> Anchor
 
     MachineLacks where the machine does not allow it.
     """
-    where.run.mkdir(parents=True, exist_ok=True, mode=0o700)
+    where.run.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if not _is_mine(where.run.parent):
+        raise MachineLacks(f"{where.run.parent} belongs to another user; set XDG_RUNTIME_DIR to a directory of yours")
+    where.run.mkdir(exist_ok=True, mode=0o700)
     where.anchor_socket.unlink(missing_ok=True)
     package = Path(testbed.__file__).parents[1]
     with socket.socket(socket.AF_UNIX) as listener, os.fdopen(os.memfd_create("testbed-before"), "w") as memory:
@@ -132,8 +160,10 @@ def launch(cluster: str, where: Dirs, api: socket.socket, before: str) -> Anchor
         memory.flush()
         config = {
             "run_dir": str(where.run),
+            "state_dir": str(where.state),
             "socket_fd": listener.fileno(),
             "keep_fd": api.fileno(),
+            "port": api.getsockname()[1],
             "before_fd": memory.fileno(),
             "needed": [sys.prefix, sys.base_prefix, str(package), str(images_dir())],
         }

@@ -32,6 +32,7 @@ from testbed.runtime.machine import Machine, compare
 from testbed.runtime.protocol import Endpoint, Progress, Removal
 from testbed.topology.spec import CONTROL_PLANE, SWITCH, ClusterSpec
 
+SPEC = "spec.json"
 PLACE = "place"
 """The label of the namespaces that the runtime makes, beside those of pods."""
 HERE = "/proc/1/ns/net"
@@ -51,8 +52,10 @@ class NetnsRuntime:
 
         MachineLacks where a plain user may not make namespaces.
         """
-        where = anchors.dirs(spec.name)
-        anchor = self._running_anchor(spec.name)
+        for mute in filter(Anchor.is_mute, anchors.find(spec.name)):
+            anchors.end(mute)
+        found = next(anchors.find(spec.name), None)
+        anchor, where = (found.client, found.dirs) if found else (None, anchors.dirs(spec.name))
         with ExitStack() as undo:
             if anchor:
                 _restore(anchor, where)
@@ -77,23 +80,19 @@ class NetnsRuntime:
 
     def spec(self, cluster: str) -> ClusterSpec | None:
         """From the anchor, or from the bootstrap directory of one that crashed."""
-        try:
-            text = self._notes(cluster)["files"]["spec.json"]
-        except (NotFound, KeyError):
-            file = anchors.dirs(cluster).bootstrap / "spec.json"
-            text = file.read_text(encoding="utf-8") if file.exists() else ""
+        texts = [anchor.client.notes().get("files", {}).get(SPEC) for anchor in _speaking(cluster)]
+        file = anchors.dirs(cluster).bootstrap / SPEC
+        text = next(filter(None, texts), "") or (file.read_text(encoding="utf-8") if file.exists() else "")
         return ClusterSpec.from_json(json.loads(text)) if text else None
 
     def endpoint(self, cluster: str) -> Endpoint:
         """As the anchor remembers it: no file is needed."""
-        notes = self._notes(cluster)
-        if "files" not in notes:
-            raise NotFound(f"cluster {cluster} is only half up; `testbed up` completes it, `testbed down` removes it")
-        path = anchors.dirs(cluster).api_socket
-        url = f"https://127.0.0.1:{notes['port']}"
-        return Endpoint(
-            url, notes["files"]["token"], notes["files"]["ca.crt"].encode(), path if path.exists() else None
-        )
+        for anchor in _speaking(cluster):
+            if not (files := anchor.client.notes().get("files")):
+                raise NotFound(f"cluster {cluster} is half up; `testbed up` completes it, `testbed down` removes it")
+            url, path = f"https://127.0.0.1:{anchor.port}", anchor.dirs.api_socket
+            return Endpoint(url, files["token"], files["ca.crt"].encode(), path if path.exists() else None)
+        raise NotFound(f"no cluster {cluster} runs on namespaces")
 
     def delete(self, cluster: str, progress: Progress) -> Removal:
         """Kill the anchor and remove the cluster's directories, then look for anything that is left."""
@@ -102,14 +101,13 @@ class NetnsRuntime:
         before: Machine | None = None
         ended: dict[Anchor, frozenset[str]] = {}
         removed: list[str] = []
-        for anchor in anchors.find():
-            if anchor.cluster == cluster:
-                before = Machine.from_json(anchor.before) if anchor.before else None
-                ended[anchor] = anchors.namespaces_of(anchor)
-                removed.append(anchors.describe(anchor))
-                anchors.end(anchor)
-        where = anchors.dirs(cluster)
-        directories = {where.run, where.state, *(anchor.run_dir for anchor in ended)}
+        for anchor in anchors.find(cluster):
+            before = Machine.from_json(anchor.before) if anchor.before else None
+            ended[anchor] = anchors.namespaces_of(anchor)
+            removed.append(anchors.describe(anchor))
+            anchors.end(anchor)
+        all_dirs = [anchors.dirs(cluster), *(anchor.dirs for anchor in ended)]
+        directories = {directory for dirs in all_dirs for directory in (dirs.run, dirs.state)}
         for directory in sorted(directory for directory in directories if directory.exists()):
             shutil.rmtree(directory)
             removed.append(f"directory {directory}")
@@ -119,24 +117,9 @@ class NetnsRuntime:
         alive = anchors.processes_in(frozenset().union(*ended.values()), began_s)
         return _proven(removed, ended, alive, directories, before)
 
-    def _running_anchor(self, cluster: str) -> AnchorClient | None:
-        """The client of the running anchor; one that has lost its socket cannot be spoken to, and is ended."""
-        client = AnchorClient(anchors.dirs(cluster).anchor_socket)
-        for anchor in anchors.find():
-            if anchor.cluster == cluster:
-                try:
-                    client.notes()
-                except NotFound:
-                    anchors.end(anchor)
-                else:
-                    return client
-        return None
 
-    def _notes(self, cluster: str) -> dict[str, Any]:
-        for anchor in anchors.find():
-            if anchor.cluster == cluster:
-                return AnchorClient(Dirs(anchor.run_dir, anchor.run_dir).anchor_socket).notes()
-        raise NotFound(f"no cluster {cluster} runs on namespaces")
+def _speaking(cluster: str) -> list[Anchor]:
+    return [anchor for anchor in anchors.find(cluster) if not anchor.is_mute()]
 
 
 def _launch(cluster: str, where: Dirs) -> AnchorClient:
@@ -144,9 +127,7 @@ def _launch(cluster: str, where: Dirs) -> AnchorClient:
     with socket.socket() as api:
         api.bind(("127.0.0.1", 0))
         api.listen(128)
-        anchor = anchors.launch(cluster, where, api, Machine.seen_now().to_json())
-        anchor.note({"port": api.getsockname()[1]})
-        return anchor
+        return anchors.launch(cluster, where, api, Machine.seen_now().to_json())
 
 
 def _write_directory(where: Dirs, spec: ClusterSpec) -> None:

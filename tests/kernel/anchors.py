@@ -31,7 +31,7 @@ class Running:
     @property
     def found(self) -> Anchor:
         """The anchor as /proc shows it."""
-        return next(anchor for anchor in anchors.find() if anchor.cluster == self.cluster)
+        return next(anchors.find(self.cluster))
 
     def netns(self, name: str = "a") -> Path:
         """A namespace of that name."""
@@ -60,7 +60,6 @@ def running_anchor() -> Iterator[Running]:
             client = anchors.launch(cluster, where, api, BEFORE)
             yield Running(cluster, where, client, api.getsockname())
     finally:
-        for anchor in anchors.find():
-            if anchor.cluster == cluster:
-                anchors.end(anchor)
+        for anchor in anchors.find(cluster):
+            anchors.end(anchor)
         shutil.rmtree(directory)

@@ -220,7 +220,7 @@ def test_a_client_that_talks_nonsense_does_no_harm(anchor: Running) -> None:
 
 def test_an_anchor_is_found_by_its_arguments_and_remembers_without_a_file(anchor: Running) -> None:
     found = anchor.found
-    assert found.run_dir == anchor.dirs.run
+    assert found.dirs == anchor.dirs
     assert found.before == BEFORE
 
 

@@ -28,7 +28,7 @@ def compare(
     out: Annotated[
         Path | None, typer.Option(help="A new directory for report and data; by default reports/NAME-TIME.")
     ] = None,
-    budget: Annotated[float, typer.Option(help="Seconds for all rounds together, at the most.", min=10)] = 270.0,
+    budget: Annotated[float, typer.Option(help="Seconds for all rounds together, at the most.", min=10)] = 280.0,
     seed: Annotated[int | None, typer.Option(help="Of the order of rounds; by default a new one.", min=0)] = None,
     output: OutputOption = Output.TEXT,
 ) -> None:

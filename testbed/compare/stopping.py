@@ -24,7 +24,7 @@ class Pace:
     warmup_s: float = 0.5
     warmup_limit_s: float = 1.0
     window_s: float = 2.0
-    budget_s: float = 270.0
+    budget_s: float = 280.0
     """For all rounds together. The budget looks at no result, so ending by it needs no correction."""
 
     def round_s(self, entries: int) -> float:

@@ -12,7 +12,7 @@ import docker
 from testbed.agent.docker_engine import explained
 from testbed.agent.docker_names import CLUSTER_LABEL
 from testbed.runtime import docker_objects as objects
-from testbed.runtime.machine import Comparison, Machine, compare
+from testbed.runtime.machine import Comparison, Machine, compare, settled
 
 PROC = Path("/proc")
 
@@ -42,6 +42,12 @@ class Before:
 
 def prove(engine: docker.DockerClient, cluster: str, before: Before | None, containers: Collection[str]) -> Comparison:
     """Compare after a removal. `containers` are the ids that were removed; no process may be left in one."""
+    return settled(lambda: _compare(engine, cluster, before, containers))
+
+
+def _compare(
+    engine: docker.DockerClient, cluster: str, before: Before | None, containers: Collection[str]
+) -> Comparison:
     left = list(_left(engine, cluster, containers))
     mine = f"no container, volume or network of {cluster}, no process in its {len(containers)} containers"
     checked = [] if left else [mine]

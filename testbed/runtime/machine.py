@@ -11,16 +11,19 @@ from __future__ import annotations
 import errno
 import json
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from testbed.errors import KernelError, MachineLacks
+from testbed.errors import KernelError, MachineLacks, TimedOut
 from testbed.kernel.netlink import NetlinkLinks
 from testbed.kernel.nft import LibNft
+from testbed.waiting import wait_until
 
 NAMED_NETNS = Path("/run/netns")
 DOCKER_BRIDGES = ("docker", "br-")
 SHOWN = 6
+LETS_GO_WITHIN_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,23 @@ def compare(before: Machine, now: Machine) -> Comparison:
         checked.append(f"{len(items)} {kind}, {f'new: {_few(ours)}' if ours else state}")
         leftovers += [f"{kind}: {item}" for item in sorted(ours)]
     return Comparison(tuple(checked), tuple(leftovers))
+
+
+def settled(look: Callable[[], Comparison]) -> Comparison:
+    """Compare until nothing is left over, for a few seconds at most.
+
+    The kernel takes a namespace apart after its last process has gone, and somebody else's container is half made now
+    and then.
+    """
+    seen: list[Comparison] = []
+
+    def is_clean() -> bool:
+        seen.append(look())
+        return not seen[-1].leftovers
+
+    with suppress(TimedOut):
+        wait_until(is_clean, LETS_GO_WITHIN_S, "a machine without leftovers", every_s=0.1)
+    return seen[-1]
 
 
 def _is_link_of_nobody(item: str, masters: Mapping[str, str]) -> bool:

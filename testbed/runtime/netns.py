@@ -28,7 +28,7 @@ from testbed.agent.netns_sandbox import place_name
 from testbed.errors import NotFound
 from testbed.runtime import anchors
 from testbed.runtime.anchors import Anchor, Dirs
-from testbed.runtime.machine import Machine, compare
+from testbed.runtime.machine import Machine, compare, settled
 from testbed.runtime.protocol import Endpoint, Progress, Removal
 from testbed.topology.spec import CONTROL_PLANE, SWITCH, ClusterSpec
 
@@ -225,5 +225,5 @@ def _proven(
             (*checked, "what the machine was like before is not known: its anchor is gone"),
             tuple(leftovers),
         )
-    comparison = compare(before, Machine.seen_now())
+    comparison = settled(lambda: compare(before, Machine.seen_now()))
     return Removal(tuple(removed), (*checked, *comparison.checked), (*leftovers, *comparison.leftovers))

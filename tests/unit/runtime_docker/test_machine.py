@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from testbed.runtime.machine import Machine, compare
+from testbed.runtime.machine import Comparison, Machine, compare, settled
 
 BEFORE = Machine(
     links={"lo": "", "eth0": "", "docker0": ""},
@@ -70,6 +70,12 @@ def test_a_veth_that_hangs_in_no_bridge_is_left_over() -> None:
 
 def test_what_has_gone_is_told() -> None:
     assert compare(BEFORE, replace(BEFORE, links={"lo": ""})).checked[0] == "1 links, some gone since"
+
+
+def test_what_goes_after_a_moment_is_no_leftover() -> None:
+    looks = [Comparison((), ("links: veth1",)), Comparison((), ("links: veth1",)), Comparison(("5 links",), ())]
+    remaining = iter(looks)
+    assert settled(lambda: next(remaining)) == looks[-1]
 
 
 def test_tables_that_this_user_may_not_see_are_not_compared() -> None:

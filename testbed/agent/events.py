@@ -13,6 +13,7 @@ from testbed.errors import ApiError
 log = logging.getLogger(__name__)
 
 COMPONENT = "testbed-agent"
+LEVELS = {"Normal": logging.DEBUG, "Warning": logging.WARNING}
 KEPT = 1000
 """Events that wait to be written; beyond that the newest are dropped, as Kubernetes does."""
 
@@ -43,7 +44,7 @@ class Events:
                 log.info("event %s is lost: %s", event["reason"], error)
 
     def _tell(self, kind: str, pod: Object, reason: str, message: str) -> None:
-        log.info("%s/%s: %s: %s", namespace(pod), name(pod), reason, message)
+        log.log(LEVELS[kind], "%s/%s: %s: %s", namespace(pod), name(pod), reason, message)
         try:
             self._waiting.put_nowait(self._event(kind, pod, reason, message))
         except asyncio.QueueFull:

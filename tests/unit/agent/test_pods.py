@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ import pytest
 
 from testbed.agent.fake import FakeSandboxes
 from testbed.agent.pods import Pods
+from testbed.agent.podworker import restart_delay_s
+from testbed.agent.sandbox import ContainerState
 from testbed.agent.wiring import Kernel, Wiring
 from testbed.api.kinds import CONFIG_MAP, EVENT, POD
 from testbed.api.objects import Key, Object, is_ready, name, status, uid
@@ -232,12 +235,41 @@ async def test_an_agent_that_starts_anew_removes_pods_that_were_deleted_meanwhil
         await wait_until_async(gone, SOON_S, "the removal of an orphan")
 
 
+async def test_a_pod_is_ready_when_its_probe_succeeds_and_stays_so_for_an_agent_that_starts_anew(host: Host) -> None:
+    healthy = asyncio.Event()
+    host.sandboxes.execute = lambda _id, _argv: (0 if healthy.is_set() else 1, b"")
+    probe = {"exec": {"command": ["check"]}, "periodSeconds": 1000}
+    async with host.agent():
+        created = await host.client.create(pod(container={"readinessProbe": probe}))
+        running = await host.until(created, lambda obj: status(obj).get("phase") == "Running", "a start")
+        assert not is_ready(running)
+        healthy.set()
+        ready = await host.until(created, is_ready, "readiness")
+    healthy.clear()
+    async with host.agent():
+        await host.create(pod("other"))
+        assert await host.get(ready) == ready
+
+
 async def test_a_containers_log_is_found_by_the_pods_name(host: Host) -> None:
     async with host.agent() as pods:
         ready = await host.create(pod())
         assert pods.find(Key("default", "web"), "main").id == f"{uid(ready)}-main-0"
         with pytest.raises(NotFound, match="has not been started"):
             pods.find(Key("default", "web"), "main", previous=True)
+
+
+@pytest.mark.parametrize(
+    ("attempt", "lived_s", "ended_ago_s", "waits_s"),
+    [(0, 1, 0, 0), (1, 1, 0, 1), (2, 1, 0, 2), (3, 1, 1, 3), (30, 1, 0, 300), (5, 100, 0, 0), (2, 1, 60, 0)],
+)
+def test_the_back_off_grows_and_is_forgotten(attempt: int, lived_s: int, ended_ago_s: int, waits_s: float) -> None:
+    finished = datetime.now(UTC) - timedelta(seconds=ended_ago_s)
+    ended = ContainerState(
+        "id", "uid", "main", "web", attempt, False, 0,
+        (finished - timedelta(seconds=lived_s)).isoformat(), finished.isoformat(), 1,
+    )  # fmt: skip
+    assert restart_delay_s(ended) == pytest.approx(waits_s, abs=0.5)
 
 
 async def _until_gone(host: Host, which: Object) -> None:

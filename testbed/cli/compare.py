@@ -38,7 +38,9 @@ def compare(
     where the result is invalid.
     """
     from testbed.compare import run
+    from testbed.compare.clusters import LeftBehind
     from testbed.compare.load import load_comparison
+    from testbed.compare.results import read_results
     from testbed.compare.stopping import Pace
     from testbed.runtime.choose import choose
 
@@ -51,7 +53,11 @@ def compare(
     seed = secrets.randbelow(1_000_000) if seed is None else seed
     note(f"{comparison.name}: {len(comparison.variants)} variants on {choice.runtime.name} ({choice.why})")
     again = shlex.join(["testbed", "compare", str(file), "--runtime", choice.runtime.name, "--seed", str(seed)])
-    results = _measured(comparison, choice, directory, run.Setting(seed, again, Pace(budget_s=budget)))
+    try:
+        results = _measured(comparison, choice, directory, run.Setting(seed, again, Pace(budget_s=budget)))
+    except LeftBehind:
+        _tell(read_results(directory), directory, output)
+        raise
     note("every cluster is removed, and nothing of them is left")
     _tell(results, directory, output)
 

@@ -20,6 +20,10 @@ from testbed.topology.spec import ClusterSpec
 log = logging.getLogger(__name__)
 
 
+class LeftBehind(CommandFailed):
+    """All was measured and is on disk; that the clusters are gone could not be proven."""
+
+
 def plan_cluster(cluster: ClusterPlan, runtime: Runtime) -> ClusterSpec:
     """The spec of one cluster, called as the comparison names it; BadInput with file and line."""
     metadata = cluster.topology.metadata.model_copy(update={"name": cluster.name})
@@ -51,9 +55,7 @@ async def clusters_up(
         raise
     if leftovers := await _delete(specs, runtime, progress):
         told = "; ".join(leftovers)
-        raise CommandFailed(
-            f"all was measured and is on disk for `testbed report`, but something is left behind: {told}"
-        )
+        raise LeftBehind(f"all is measured, but something of the clusters is left behind: {told}")
 
 
 async def _create(specs: Iterable[ClusterSpec], runtime: Runtime, progress: Progress) -> None:

@@ -39,7 +39,8 @@ async def compare(
     """Measure `comparison`, and leave measurements.jsonl and environment.json in `out_dir`.
 
     Whatever happens, the clusters are removed; what was measured until then is on disk, line by line. Raises what
-    bringing a cluster up raises, and CommandFailed or TimedOut where a generator fails.
+    bringing a cluster up raises, and CommandFailed or TimedOut where a generator fails,
+    and LeftBehind where at the end of all something of the clusters is still there.
     """
     setting = setting or Setting()
     file = measurements.begin(out_dir)

@@ -87,9 +87,9 @@ def _cpu(cell: Cell, base: str) -> str:
 def _fatal(analysis: Analysis, environment: Environment) -> Iterator[str]:
     counted, dropped = len(analysis.rounds), len(analysis.dropped)
     if not rank(counted):
-        yield f"{counted} rounds are too few for an interval"
+        yield f"{_rounds(counted)} {'is' if counted == 1 else 'are'} too few for an interval"
     if dropped > MOST_DROPPED * (counted + dropped):
-        yield f"{dropped} of {counted + dropped} rounds had to be dropped"
+        yield f"{dropped} of {_rounds(counted + dropped)} had to be dropped"
     for name, info in environment.variants.items():
         if info.path == DISPROVED:
             yield f"{name} did not take its path ({info.path_detail})"
@@ -97,7 +97,7 @@ def _fatal(analysis: Analysis, environment: Environment) -> Iterator[str]:
 
 def _doubts(analysis: Analysis, environment: Environment, measurements: Sequence[Measurement]) -> Iterator[str]:
     if rank(len(analysis.rounds)) and len(analysis.rounds) < LOOKS[0]:
-        yield f"only {len(analysis.rounds)} rounds count, fewer than {LOOKS[0]}"
+        yield f"only {_rounds(len(analysis.rounds))} count, fewer than {LOOKS[0]}"
     for name, info in environment.variants.items():
         if info.path == UNPROVEN:
             yield f"{name}: path unproven ({info.path_detail})"
@@ -112,6 +112,10 @@ def _doubts(analysis: Analysis, environment: Environment, measurements: Sequence
             control = analysis.cell(CONTROL, metric).difference
             if control.excludes(0):
                 yield f"the baseline differs from itself in {metric} ({interval(control, 2)} µs)"
+
+
+def _rounds(count: int) -> str:
+    return "1 round" if count == 1 else f"{count} rounds"
 
 
 def _number(value: float, digits: int) -> str:

@@ -18,6 +18,7 @@ from testbed.report.charts import shade
 NODE_WIDTH, NODE_GAP, EDGE = 352, 48, 8
 ENDS, BRIDGE, TUNNEL, DEVICE, SWITCH = 64, 124, 176, 240, 312
 """Heights (centres) of the layers."""
+Point = tuple[int, int]
 BOX, SWITCH_HEIGHT = 32, 48
 BOX_WIDTH = 158
 POD_X, HOST_X = 12, 182
@@ -55,10 +56,11 @@ def draw(environment: Environment, variants: Mapping[str, VariantInfo], spec: Ma
     width = EDGE * 2 + len(columns) * NODE_WIDTH + (len(columns) - 1) * NODE_GAP
     parts = [*_switch(width, spec)]
     for column in columns.values():
-        parts += _node(column, has_tunnel=has_tunnel)
+        parts += _node(column, has_tunnel)
     for index, (name, info) in enumerate(variants.items()):
         shift = round((index - (len(variants) - 1) / 2) * SPREAD)
-        parts.append(_path(name, info, columns, environment, has_tunnel=has_tunnel, shift=shift))
+        colour = f"var(--{shade(environment, name)})"
+        parts.append(_path(name, info, columns, colour, has_tunnel, shift))
     label = "; ".join(f"{name} from {info.client_node} to {info.target_node}" for name, info in variants.items())
     return (
         f'<svg viewBox="0 0 {width} {SWITCH + SWITCH_HEIGHT // 2 + 4}" role="img" aria-label="{escape(label)}" '
@@ -74,9 +76,9 @@ def _columns(variants: Mapping[str, VariantInfo], spec: Mapping[str, Any]) -> di
             (
                 info.client_node,
                 info.client_host_network,
-                "load pod" if not info.client_host_network else "load process",
+                "load",
             ),
-            (info.target_node, info.target_host_network, "web pod" if not info.target_host_network else "web process"),
+            (info.target_node, info.target_host_network, "web"),
         ):
             ends.setdefault(node, {True: {}, False: {}})[is_host][role] = None
     return {
@@ -91,17 +93,17 @@ def _columns(variants: Mapping[str, VariantInfo], spec: Mapping[str, Any]) -> di
     }
 
 
-def _node(column: Column, *, has_tunnel: bool) -> Iterator[str]:
+def _node(column: Column, has_tunnel: bool) -> Iterator[str]:
     yield _rect("node", column.left, 12, NODE_WIDTH, DEVICE - 12)
     yield _text("name", column.left + 12, 32, f"node {column.name}", anchor="start")
     yield _text("small", column.left + NODE_WIDTH - 12, 32, column.address, anchor="end")
     if column.pods:
-        yield from _box("pod", column.left + POD_X, ENDS, ", ".join(column.pods))
+        yield from _box("pod", column.left + POD_X, ENDS, f"{' + '.join(column.pods)} pod")
         yield from _box("device", column.left + POD_X, BRIDGE, "bridge cni0")
         if has_tunnel:
             yield from _box("device", column.left + POD_X, TUNNEL, "VXLAN flannel.1")
     if column.hosts:
-        yield from _box("host", column.left + HOST_X, ENDS, ", ".join(column.hosts))
+        yield from _box("host", column.left + HOST_X, ENDS, f"{' + '.join(column.hosts)} process")
     yield from _box("device", _device_x(column), DEVICE, "eth0")
 
 
@@ -112,25 +114,18 @@ def _switch(width: int, spec: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _path(
-    name: str,
-    info: VariantInfo,
-    columns: Mapping[str, Column],
-    environment: Environment,
-    *,
-    has_tunnel: bool,
-    shift: int,
+    name: str, info: VariantInfo, columns: Mapping[str, Column], colour: str, has_tunnel: bool, shift: int
 ) -> str:
     here, there = columns[info.client_node], columns[info.target_node]
-    down = _descent(here, is_host=info.client_host_network, has_tunnel=has_tunnel, shift=shift)
-    up = _descent(there, is_host=info.target_host_network, has_tunnel=has_tunnel, shift=shift)[::-1]
     if here is there:
-        turn = BRIDGE
-        points = [(x, y) for x, y in (*down, *up) if y <= turn]
+        points = _within(here, info, shift)
     else:
+        tunnelled = has_tunnel and not info.target_host_network
+        down = _descent(here, info.client_host_network, has_tunnel, tunnelled, shift)
+        up = _descent(there, info.target_host_network, has_tunnel, tunnelled, shift)[::-1]
         across = SWITCH + SWITCH_HEIGHT // 4 + shift // 2
         points = [*down, (down[-1][0], across), (up[0][0], across), *up]
     drawn = " ".join(f"{x},{y}" for x, y in points)
-    colour = f"var(--{shade(environment, name)})"
     dash = ' stroke-dasharray="7 4"' if info.via == "service" else ""
     return (
         f'<polyline class="path" style="stroke:{colour}"{dash} points="{drawn}">'
@@ -139,13 +134,31 @@ def _path(
     )
 
 
-def _descent(column: Column, *, is_host: bool, has_tunnel: bool, shift: int) -> list[tuple[int, int]]:
+def _descent(column: Column, is_host: bool, has_tunnel: bool, tunnelled: bool, shift: int) -> list[Point]:
     """From an end's lower edge down to the node's device."""
-    x = column.left + (HOST_X if is_host else POD_X) + LANE + shift
-    device = _device_x(column) + LANE + shift
-    last = ENDS if is_host else TUNNEL if has_tunnel else BRIDGE
+    start, device = _lane(column, is_host) + shift, _device_x(column) + LANE + shift
     turn = DEVICE - BOX // 2 - 12 + shift // 2
-    return [(x, ENDS + BOX // 2), (x, max(last, turn)), (device, max(last, turn)), (device, DEVICE + BOX // 2)]
+    points = [(start, ENDS + BOX // 2)]
+    if is_host and tunnelled:  # the host's own packets to a pod enter the tunnel too
+        inner = column.left + POD_X + BOX_WIDTH - 12
+        points += [(start, TUNNEL + shift // 2), (inner, TUNNEL + shift // 2), (inner, turn)]
+    elif not is_host and has_tunnel and not tunnelled:  # out of the bridge, and past the tunnel
+        gap = column.left + POD_X + BOX_WIDTH + (HOST_X - POD_X - BOX_WIDTH) // 2
+        points += [(start, BRIDGE + shift // 2), (gap, BRIDGE + shift // 2), (gap, turn)]
+    else:
+        points += [(start, turn)]
+    return [*points, (device, turn), (device, DEVICE + BOX // 2)]
+
+
+def _within(column: Column, info: VariantInfo, shift: int) -> list[Point]:
+    """From one end to the other over the node's bridge."""
+    first = _lane(column, info.client_host_network) + shift - SPREAD
+    last = _lane(column, info.target_host_network) + shift + SPREAD
+    return [(first, ENDS + BOX // 2), (first, BRIDGE), (last, BRIDGE), (last, ENDS + BOX // 2)]
+
+
+def _lane(column: Column, is_host: bool) -> int:
+    return column.left + (HOST_X if is_host else POD_X) + LANE
 
 
 def _device_x(column: Column) -> int:

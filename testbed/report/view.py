@@ -103,10 +103,12 @@ def view(results: Results) -> Page:
 
 def what(info: VariantInfo, backend: str) -> str:
     """A variant's path in a few words."""
-    if info.client_host_network and info.target_host_network:
+    ends = ["host" if host else "pod" for host in (info.client_host_network, info.target_host_network)]
+    if info.client_node == info.target_node:
+        path = f"{ends[0]} to {ends[1]} within {info.client_node}"
+    elif info.client_host_network and info.target_host_network:
         path = f"host {info.client_node} to host {info.target_node}, no pod network"
     else:
-        ends = ["host" if host else "pod" for host in (info.client_host_network, info.target_host_network)]
         path = f"{ends[0]} on {info.client_node} to {ends[1]} on {info.target_node} over {backend}"
     return f"{path}, through a ClusterIP" if info.via == "service" else path
 
@@ -116,7 +118,7 @@ def _lede(results: Results) -> str:
     counted = len(analysis.rounds)
     reach = "" if results.verdict.status == VALID else f" The verdict is {results.verdict.status}."
     return (
-        f"{len(environment.variants)} variants and an A/A control in {counted} rounds that count. Latency is that of "
+        f"{len(environment.variants)} variants and an A/A control; rounds that count: {counted}. Latency is that of "
         f"one user alone; requests per second and CPU are those of {environment.users} users at once, each waiting "
         f"for its answer. Every figure is the variant against {baseline_name(environment)} in the same round, with "
         f"its 95 % interval.{reach}"

@@ -35,7 +35,8 @@ class Process:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.pid = 0
-        self.mount_namespace = ""
+        self.mount_namespace: int | None = None
+        """A descriptor of its own mount namespace: while it is open, no new namespace gets the same number."""
         self.started = 0.0
         self.finished = 0.0
         self.exit_code: int | None = None
@@ -43,6 +44,18 @@ class Process:
         self.restarts = 0
         self.failures = 0
         self.on_exit: list[Answer] = []
+
+    def hold_mount_namespace(self) -> None:
+        """Remember the namespace that it made for its root, if it has one and still runs."""
+        if self.plan.get("root") and self.pid:
+            with contextlib.suppress(OSError):
+                self.mount_namespace = os.open(f"/proc/{self.pid}/ns/mnt", os.O_RDONLY)
+
+    def let_mount_namespace_go(self) -> None:
+        """Nothing is left in it."""
+        if self.mount_namespace is not None:
+            os.close(self.mount_namespace)
+            self.mount_namespace = None
 
     def kill_group(self) -> None:
         """End what is left of its process group; nothing happens where nothing is."""
@@ -206,12 +219,13 @@ class Processes:
                 self._ended(process, 127)
             answer(TestbedError(failure))
         else:
-            process.mount_namespace = _mount_namespace(process.pid)
+            process.hold_mount_namespace()
             answer(process.state())
             self._changed()
 
     def _ended(self, process: Process, code: int) -> None:
         _kill_rest(process)
+        process.let_mount_namespace_go()
         lived = time.time() - process.started
         process.pid, process.finished, process.exit_code = 0, time.time(), code if code >= 0 else 128 - code
         if process.plan.get("restart"):
@@ -227,16 +241,17 @@ class Processes:
 def _kill_rest(process: Process) -> None:
     """What a program started ends with it: its process group, and all in a mount namespace of its own."""
     process.kill_group()
-    if process.plan.get("root") is None or not process.mount_namespace:
+    if process.mount_namespace is None:
         return
+    number = os.fstat(process.mount_namespace).st_ino
     for entry in os.listdir("/proc"):  # noqa: PTH208 - names are all that is wanted
-        if entry.isdigit() and _mount_namespace(int(entry)) == process.mount_namespace:
+        if entry.isdigit() and _mount_namespace_number(entry) == number:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(int(entry), signal.SIGKILL)
 
 
-def _mount_namespace(pid: int) -> str:
+def _mount_namespace_number(pid: str) -> int:
     try:
-        return os.readlink(f"/proc/{pid}/ns/mnt")  # noqa: PTH115 - a name, not a path
+        return Path(f"/proc/{pid}/ns/mnt").stat().st_ino
     except OSError:
-        return ""
+        return 0

@@ -116,6 +116,17 @@ def test_what_a_container_left_running_ends_with_it(anchor: Running) -> None:
     wait_until(lambda: not processes_of(anchor, "7654321"), SOON_S, "the child's end")
 
 
+def test_the_end_of_a_container_disturbs_no_other_that_has_just_begun(anchor: Running) -> None:
+    """The kernel gives the number of a mount namespace that is gone to the next one that is made."""
+    for number in range(30):
+        brief, lasting = f"brief-{number}", f"lasting-{number}"
+        anchor.client.run(plan(anchor, brief, "true", root=own_root(anchor, brief)))
+        anchor.client.run(plan(anchor, lasting, "sleep", "1000", root=own_root(anchor, lasting)))
+    anchor.client.wait("brief-29", SOON_S)
+    ended = [process.id for process in anchor.client.list()[0] if process.id.startswith("lasting") and not process.pid]
+    assert ended == []
+
+
 def test_a_watch_tells_of_a_change(anchor: Running) -> None:
     _, generation = anchor.client.list()
     with pytest.raises(TimedOut):

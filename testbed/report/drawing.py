@@ -25,6 +25,8 @@ POD_X, HOST_X = 12, 182
 """Left edges of the two columns within a node: the pod network's, and the host's."""
 LANE = 28
 """How far into a box the paths run; words stand to their right."""
+BELOW_WORDS = 11
+"""From a box's middle to where a line may cross it."""
 SPREAD = 7
 """Between the lines of two variants."""
 
@@ -141,10 +143,10 @@ def _descent(column: Column, is_host: bool, has_tunnel: bool, tunnelled: bool, s
     points = [(start, ENDS + BOX // 2)]
     if is_host and tunnelled:  # the host's own packets to a pod enter the tunnel too
         inner = column.left + POD_X + BOX_WIDTH - 12
-        points += [(start, TUNNEL + shift // 2), (inner, TUNNEL + shift // 2), (inner, turn)]
+        points += [(start, TUNNEL + BELOW_WORDS), (inner, TUNNEL + BELOW_WORDS), (inner, turn)]
     elif not is_host and has_tunnel and not tunnelled:  # out of the bridge, and past the tunnel
         gap = column.left + POD_X + BOX_WIDTH + (HOST_X - POD_X - BOX_WIDTH) // 2
-        points += [(start, BRIDGE + shift // 2), (gap, BRIDGE + shift // 2), (gap, turn)]
+        points += [(start, BRIDGE + BELOW_WORDS), (gap, BRIDGE + BELOW_WORDS), (gap, turn)]
     else:
         points += [(start, turn)]
     return [*points, (device, turn), (device, DEVICE + BOX // 2)]

@@ -108,8 +108,10 @@ def what(info: VariantInfo, backend: str) -> str:
         path = f"{ends[0]} to {ends[1]} within {info.client_node}"
     elif info.client_host_network and info.target_host_network:
         path = f"host {info.client_node} to host {info.target_node}, no pod network"
+    elif info.target_host_network:
+        path = f"pod on {info.client_node} to host {info.target_node}, masqueraded"
     else:
-        path = f"{ends[0]} on {info.client_node} to {ends[1]} on {info.target_node} over {backend}"
+        path = f"{ends[0]} on {info.client_node} to pod on {info.target_node} over {backend}"
     return f"{path}, through a ClusterIP" if info.via == "service" else path
 
 

@@ -178,7 +178,7 @@ class PodWorker:
             self._waits.pop(which, None)
             return
         if current and (delay := restart_delay_s(current)):
-            message = f"back-off {delay:.0f}s restarting failed container={which} pod={name(pod)}"
+            message = f"back-off restarting failed container {which} in pod {namespace(pod)}/{name(pod)}"
             self._cannot(pod, which, CannotStart("CrashLoopBackOff", message), retry_s=delay)
             return
         attempt = current.attempt + 1 if current else 0

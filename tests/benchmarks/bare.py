@@ -79,5 +79,6 @@ def _recipe(attrs: Mapping[str, Any]) -> dict[str, Any]:
             "environment": config["Env"],
             "cap_add": host["CapAdd"],
             "pid_mode": host["PidMode"] or None,
+            "network_disabled": bool(config.get("NetworkDisabled")),
         },
     }

@@ -43,6 +43,7 @@ from testbed.agent.docker_names import (
     POD_NAME_LABEL,
     POD_NAMESPACE_LABEL,
     ROLE_LABEL,
+    UNCONFINED,
     Names,
     of_cluster,
 )
@@ -86,7 +87,7 @@ class DockerSandboxes:
             network_mode=NO_NETWORK,
             restart_policy={"Name": "always"},
             cap_drop=["ALL"],
-            security_opt=["no-new-privileges"],
+            security_opt=["no-new-privileges", UNCONFINED],
             log_config=SILENT,
         )
         with explained(f"the sandbox of pod {namespace}/{name}"):
@@ -228,6 +229,7 @@ class DockerSandboxes:
         host_config = self._engine.api.create_host_config(
             network_mode=JOINED + holder,
             cap_add=list(spec.capabilities),
+            security_opt=[UNCONFINED],
             pid_mode="host" if spec.host_pid else None,
             binds=[self._bind(mount) for mount in spec.mounts],
             log_config=LOGS,

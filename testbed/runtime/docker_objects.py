@@ -12,7 +12,15 @@ from docker.errors import APIError, NotFound
 from docker.types import LogConfig
 
 from testbed.agent.docker_engine import explained
-from testbed.agent.docker_names import CLUSTER_LABEL, FINGERPRINT_LABEL, NO_NETWORK, ROLE_LABEL, of_cluster
+from testbed.agent.docker_names import (
+    CLUSTER_LABEL,
+    FINGERPRINT_LABEL,
+    HOLDERS,
+    NO_NETWORK,
+    ROLE_LABEL,
+    UNCONFINED,
+    of_cluster,
+)
 from testbed.runtime.docker_parts import Part
 
 WORKERS = 6
@@ -189,7 +197,9 @@ def _host_config(engine: docker.DockerClient, part: Part, mode: str, port: int) 
 
 def _security(engine: docker.DockerClient, part: Part) -> list[str]:
     """AppArmor's profile for containers keeps even the capable out of other containers' namespaces, and /proc."""
-    if not part.sees_host_processes:
-        return ["no-new-privileges"]
-    options = engine.api.info()["SecurityOptions"] or ()
-    return ["no-new-privileges", *(["apparmor=unconfined"] if "name=apparmor" in options else [])]
+    options = ["no-new-privileges"]
+    if part.role in HOLDERS:
+        options.append(UNCONFINED)
+    if part.sees_host_processes and "name=apparmor" in (engine.api.info()["SecurityOptions"] or ()):
+        options.append("apparmor=unconfined")
+    return options

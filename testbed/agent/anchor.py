@@ -35,12 +35,12 @@ from testbed.errors import BadRequest, KernelError, TestbedError
 def main() -> None:
     """`-c 'from testbed.agent.anchor import main; main()' testbed-anchor CLUSTER CONFIG`: found by that in /proc.
 
-    CONFIG is JSON: `run_dir`; `socket_fd`, the listening Unix socket of this anchor; `keep_fd`, a socket for the
-    process whose plan asks for it; `before_fd`, a file to keep open; `needed`, paths that containers must see;
+    CONFIG is JSON: `run_dir`; `socket_fd`, the listening Unix socket of this anchor; `keep_fds`, sockets for the
+    process whose plan asks for them; `before_fd`, a file to keep open; `needed`, paths that containers must see;
     and, for those who find this anchor, `state_dir` and `port`.
     """
     config = json.loads(sys.argv[3])
-    for fd in (config["socket_fd"], config["keep_fd"], config["before_fd"]):
+    for fd in (config["socket_fd"], config["before_fd"], *config["keep_fds"]):
         os.set_inheritable(fd, False)
     private = Path(config["run_dir"], PRIVATE)
     machine = this_machine(config["needed"])
@@ -49,20 +49,20 @@ def main() -> None:
     except KernelError as error:
         sys.exit(f"{PROCESS_NAME}: {error}")
     roots = Roots(machine, recipe(machine))
-    Anchor(socket.socket(fileno=config["socket_fd"]), private, roots, config["keep_fd"]).serve()
+    Anchor(socket.socket(fileno=config["socket_fd"]), private, roots, config["keep_fds"]).serve()
 
 
 class Anchor:
     """The loop of process 1: clients, children, restarts."""
 
-    def __init__(self, listener: socket.socket, private: Path, roots: Roots, keep_fd: int | None) -> None:
+    def __init__(self, listener: socket.socket, private: Path, roots: Roots, keep_fds: list[int]) -> None:
         self._listener = listener
         self._namespaces = Namespaces(private / "netns")
         self._notes: dict[str, Any] = {}
         self._generation = 0
         self._watchers: list[Connection] = []
         self._selector = selectors.DefaultSelector()
-        self._processes = Processes(self._selector, roots, keep_fd, self._changed)
+        self._processes = Processes(self._selector, roots, keep_fds, self._changed)
         self._operations: dict[str, Callable[[Connection, Message], None]] = {
             "note": self._note, "notes": self._tell_notes, "netns": self._list_namespaces,
             "ensure-netns": self._ensure_namespaces, "delete-netns": self._delete_namespaces,

@@ -22,7 +22,7 @@ from testbed.kernel import netns
 
 PR_CAPBSET_DROP = 24
 KEPT_FD = 3
-"""The number under which a process finds the socket that the anchor keeps for it."""
+"""The number under which a process finds the first of the sockets that the anchor keeps for it."""
 
 _CAPABILITIES = (
     "CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID", "SETPCAP",
@@ -64,7 +64,7 @@ def become(plan: Mapping[str, Any], stdio: Sequence[int], roots: Roots) -> NoRet
 
 
 def _arrange(fds: Sequence[int]) -> None:
-    """Give the descriptors the numbers 0, 1, 2 and 3; all others close at exec."""
+    """Give the descriptors the numbers from 0 on; all others close at exec."""
     high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 10) for fd in fds]
     for number, fd in enumerate(high):
         os.dup2(fd, number, inheritable=True)

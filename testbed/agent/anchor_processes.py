@@ -81,11 +81,11 @@ class Processes:
     """All processes of one anchor. `changed` is called whenever one starts or ends."""
 
     def __init__(
-        self, selector: selectors.BaseSelector, roots: Roots, kept_fd: int | None, changed: Callable[[], None]
+        self, selector: selectors.BaseSelector, roots: Roots, kept_fds: Sequence[int], changed: Callable[[], None]
     ) -> None:
         self._selector = selector
         self._roots = roots
-        self._kept_fd = kept_fd
+        self._kept_fds = kept_fds
         self._changed = changed
         self._named: dict[str, Process] = {}
         self._by_pid: dict[int, Process] = {}
@@ -167,7 +167,7 @@ class Processes:
         log.parent.mkdir(parents=True, exist_ok=True)
         null = os.open(os.devnull, os.O_RDONLY)
         output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        kept = [self._kept_fd] if process.plan.get("keep_fd") and self._kept_fd is not None else []
+        kept = self._kept_fds if process.plan.get("keep_fds") else ()
         try:
             self._fork(process, [null, output, output, *kept], answer)
         finally:

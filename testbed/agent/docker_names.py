@@ -32,8 +32,8 @@ NO_NETWORK = "none"
 """Docker's network mode of a holder, always together with `network_disabled`: then runc makes the namespace, with `lo`
 up, and the engine leaves out a network sandbox of its own, which is nearly half of the start of a container."""
 UNCONFINED = "seccomp=unconfined"
-"""For pods because it is Kubernetes' default (seccompProfile Unconfined), and a filter would cost every system call that
-is measured; for holders because nothing in them needs confining, and loading a filter takes 12 ms a container."""
+"""For pods because it is Kubernetes' default (seccompProfile Unconfined), and a filter would cost every system call
+that is measured; for holders because nothing in them needs confining, and loading a filter takes 12 ms a container."""
 IMAGES_VARIABLE = "TESTBED_IMAGES"
 """In the agent's environment: what an image name without a tag means, as JSON."""
 

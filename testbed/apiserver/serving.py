@@ -64,10 +64,13 @@ class Listeners:
 
     async def listen_unix(self, path: Path) -> None:
         """Plain HTTP on a Unix socket, which only this user may open; what is left of an earlier one is replaced."""
-        listener = _bound_unix(path)
+        await self.listen_plain(_bound_unix(path))
+
+    async def listen_plain(self, listener: socket.socket) -> None:
+        """Plain HTTP on a bound Unix socket."""
         loop = asyncio.get_running_loop()
         self._servers.append(await loop.create_unix_server(self._factory, sock=listener, backlog=BACKLOG))
-        log.info("serving on unix://%s", path)
+        log.info("serving on unix://%s", listener.getsockname())
 
     async def listen_tls(self, listener: socket.socket, tls: ssl.SSLContext) -> None:
         """HTTPS on a bound TCP socket."""

@@ -59,6 +59,7 @@ class Options:
     """The bootstrap directory."""
     data: Path
     socket: Path | None
+    socket_fd: int | None
     listen_fd: int | None
     port: int
 
@@ -122,6 +123,8 @@ async def _listening(options: Options, resources: Resources) -> AsyncIterator[No
         await listeners.listen_tls(bound("0.0.0.0", options.port), tls)  # noqa: S104  its own namespace
         if options.socket is not None:
             await listeners.listen_unix(options.socket)  # last: whoever waits for it finds the others too
+        if options.socket_fd is not None:
+            await listeners.listen_plain(socket.socket(fileno=options.socket_fd))
         yield
     finally:
         resources.store.close_watches()
@@ -179,7 +182,8 @@ def _options(argv: list[str]) -> Options:
     parser.add_argument("--dir", type=Path, required=True, help="bootstrap directory: spec.json, token, certificates")
     parser.add_argument("--data", type=Path, required=True, help="directory of store.db")
     parser.add_argument("--socket", type=Path, help="serve plain HTTP on this Unix socket")
+    parser.add_argument("--socket-fd", type=int, metavar="N", help="serve plain HTTP on this inherited Unix socket")
     parser.add_argument("--listen-fd", type=int, metavar="N", help="serve TLS on this inherited, bound TCP socket")
     parser.add_argument("--port", type=int, default=API_PORT, help="serve TLS on this port of every address")
     given = parser.parse_args(argv)
-    return Options(given.dir, given.data, given.socket, given.listen_fd, given.port)
+    return Options(given.dir, given.data, given.socket, given.socket_fd, given.listen_fd, given.port)

@@ -17,6 +17,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +30,7 @@ from testbed.errors import MachineLacks, NotFound, TimedOut
 
 START = "import sys; sys.path.insert(0, {path!r}); from testbed.agent.anchor import main; main()"
 GONE_WITHIN_S = 30.0
+BACKLOG = 1024
 NAMESPACE = re.compile(r"(net|mnt|pid|uts|ipc|user|cgroup|time):\[\d+\]")
 USER_NAMESPACES = (
     "this machine does not let a plain user make namespaces ({reason}); allow it with "
@@ -142,35 +144,44 @@ def _anchor_of(pid: int, depth: int) -> Anchor | None:
         return None
 
 
-def launch(cluster: str, where: Dirs, api: socket.socket, before: str) -> AnchorClient:
-    """Start an anchor that keeps `api` for the control plane, and `before` for `delete`.
+def launch(cluster: str, where: Dirs, before: str) -> AnchorClient:
+    """Start an anchor that remembers `before`, and keeps the API's two sockets, TCP on 127.0.0.1 and Unix.
 
-    MachineLacks where the machine does not allow it.
+    They listen from now on, so that who connects early, or while the control plane is being restarted, is served a
+    little later instead of being refused. MachineLacks where the machine does not allow it.
     """
     where.run.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     if not _is_mine(where.run.parent):
         raise MachineLacks(f"{where.run.parent} belongs to another user; set XDG_RUNTIME_DIR to a directory of yours")
     where.run.mkdir(exist_ok=True, mode=0o700)
-    where.anchor_socket.unlink(missing_ok=True)
-    package = Path(testbed.__file__).parents[1]
-    with socket.socket(socket.AF_UNIX) as listener, os.fdopen(os.memfd_create("testbed-before"), "w") as memory:
-        listener.bind(str(where.anchor_socket))
-        listener.listen(128)
+    with ExitStack() as opened:
+        own, plain = (opened.enter_context(_unix(path)) for path in (where.anchor_socket, where.api_socket))
+        tls = opened.enter_context(socket.create_server(("127.0.0.1", 0), backlog=BACKLOG))
+        memory = opened.enter_context(os.fdopen(os.memfd_create("testbed-before"), "w"))
         memory.write(before)
         memory.flush()
+        package = Path(testbed.__file__).parents[1]
         config = {
             "run_dir": str(where.run),
             "state_dir": str(where.state),
-            "socket_fd": listener.fileno(),
-            "keep_fd": api.fileno(),
-            "port": api.getsockname()[1],
+            "port": tls.getsockname()[1],
+            "socket_fd": own.fileno(),
+            "keep_fds": [tls.fileno(), plain.fileno()],
             "before_fd": memory.fileno(),
             "needed": [sys.prefix, sys.base_prefix, str(package), str(images_dir())],
         }
-        code = START.format(path=str(package))
-        argv = [sys.executable, "-I", "-S", "-c", code, PROCESS_NAME, cluster, json.dumps(config)]
-        launcher = shell.start(argv, output=where.log, pass_fds=(listener.fileno(), api.fileno(), memory.fileno()))
+        argv = [sys.executable, "-I", "-S", "-c", START.format(path=str(package)), PROCESS_NAME, cluster]
+        passed = [each.fileno() for each in (own, plain, tls, memory)]
+        launcher = shell.start([*argv, json.dumps(config)], output=where.log, pass_fds=passed)
     return _reached(launcher, where)
+
+
+def _unix(path: Path) -> socket.socket:
+    path.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(path))
+    listener.listen(BACKLOG)
+    return listener
 
 
 def _reached(launcher: subprocess.Popen[bytes], where: Dirs) -> AnchorClient:

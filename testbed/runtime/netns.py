@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
 import sys
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -63,7 +62,9 @@ class NetnsRuntime:
                 undo.callback(self.delete, spec.name, progress)
             progress("making namespaces")
             with ThreadPoolExecutor(1) as beside:
-                reached = beside.submit(lambda: anchor or _launch(spec.name, where))
+                reached = beside.submit(
+                    lambda: anchor or anchors.launch(spec.name, where, Machine.seen_now().to_json())
+                )
                 _write_directory(where, spec)
                 anchor = reached.result()
             _note(anchor, where)
@@ -122,14 +123,6 @@ def _speaking(cluster: str) -> list[Anchor]:
     return [anchor for anchor in anchors.find(cluster) if not anchor.is_mute()]
 
 
-def _launch(cluster: str, where: Dirs) -> AnchorClient:
-    """A new anchor that keeps a socket on 127.0.0.1 and remembers what the machine was like."""
-    with socket.socket() as api:
-        api.bind(("127.0.0.1", 0))
-        api.listen(128)
-        return anchors.launch(cluster, where, api, Machine.seen_now().to_json())
-
-
 def _write_directory(where: Dirs, spec: ClusterSpec) -> None:
     from testbed.runtime.bootstrap import write_bootstrap  # cryptography takes 70 ms, and most commands need none of it
 
@@ -171,13 +164,13 @@ def _start_daemons(anchor: AnchorClient, spec: ClusterSpec, where: Dirs) -> None
 def _daemons(spec: ClusterSpec, where: Dirs) -> Iterator[dict[str, Any]]:
     netns = where.run / PRIVATE / "netns"
     bootstrap, api = ("--dir", str(where.bootstrap)), ("--api", f"unix://{where.api_socket}")
-    control_plane = (*bootstrap, "--data", str(where.state / "data"), "--socket", str(where.api_socket))
+    control_plane = (*bootstrap, "--data", str(where.state / "data"))
     agent = ("--runtime", "netns", "--anchor", str(where.anchor_socket), "--state", str(where.state))
     daemons = (
         (
             "control-plane",
             netns / place_name(spec.name, CONTROL_PLANE),
-            (*control_plane, "--listen-fd", str(KEPT_FD)),
+            (*control_plane, "--listen-fd", str(KEPT_FD), "--socket-fd", str(KEPT_FD + 1)),
             (),
         ),
         (
@@ -197,7 +190,7 @@ def _daemons(spec: ClusterSpec, where: Dirs) -> Iterator[dict[str, Any]]:
             "netns": str(namespace),
             "capabilities": list(capabilities),
             "log": str(where.state / "logs" / f"{role}.log"),
-            "keep_fd": role == "control-plane",
+            "keep_fds": role == "control-plane",
             "restart": True,
         }
 

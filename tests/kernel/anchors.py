@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,8 +24,6 @@ class Running:
     cluster: str
     dirs: Dirs
     client: AnchorClient
-    api: tuple[str, int]
-    """Where the socket that it keeps is bound."""
 
     @property
     def found(self) -> Anchor:
@@ -54,11 +51,7 @@ def running_anchor() -> Iterator[Running]:
     cluster = directory.name
     where = Dirs(directory / "run", directory / "state")
     try:
-        with socket.socket() as api:
-            api.bind(("127.0.0.1", 0))
-            api.listen()
-            client = anchors.launch(cluster, where, api, BEFORE)
-            yield Running(cluster, where, client, api.getsockname())
+        yield Running(cluster, where, anchors.launch(cluster, where, BEFORE))
     finally:
         for anchor in anchors.find(cluster):
             anchors.end(anchor)

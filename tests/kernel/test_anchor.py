@@ -214,10 +214,10 @@ def test_a_container_has_a_hostname_of_its_own(anchor: Running) -> None:
     assert socket.gethostname() != "pod-7"
 
 
-def test_the_kept_socket_is_given_to_the_process_that_asks_for_it(anchor: Running) -> None:
-    script = "import socket; s = socket.socket(fileno=3); print(*s.getsockname())"
-    said = output(anchor, "server", "python3", "-c", script, keep_fd=True)
-    assert said.split() == [anchor.api[0], str(anchor.api[1])]
+def test_the_kept_sockets_are_given_to_the_process_that_asks_for_them(anchor: Running) -> None:
+    script = "import socket; print(*(socket.socket(fileno=fd).getsockname() for fd in (3, 4)), sep='\\n')"
+    said = output(anchor, "server", "python3", "-c", script, keep_fds=True)
+    assert said.splitlines() == [str(("127.0.0.1", anchor.found.port)), str(anchor.dirs.api_socket)]
     assert "3" not in output(anchor, "other", "ls", "/proc/self/fd").split()[:-1], "nobody else inherits it"
 
 

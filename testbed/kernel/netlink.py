@@ -111,7 +111,9 @@ class NetlinkLinks:
 
     def ensure_unreachable(self, network: IPv4Network) -> None:
         """What is sent there and has no narrower route is refused (EHOSTUNREACH, ICMP), not given to the gateway."""
-        self._apply([rtnl.add_unreachable(network)], tolerate=(errno.EEXIST,))
+        found = map(rtnl.parse_route, self._socket.dump(rtnl.get_unreachable()))
+        if network not in {there for _, _, there, _ in found}:
+            self._apply([rtnl.add_unreachable(network)], tolerate=(errno.EEXIST,))
 
     def set_neighbours(self, device: str, neighbours: Mapping[IPv4Address, str]) -> None:
         """Exactly these permanent neighbour entries."""
@@ -133,7 +135,8 @@ class NetlinkLinks:
 
     def delete_link(self, name: str) -> None:
         """No device of that name."""
-        self._apply([rtnl.delete_link(name)], tolerate=_GONE)
+        if self._find(name):
+            self._apply([rtnl.delete_link(name)], tolerate=_GONE)
 
     def links(self) -> list[LinkState]:
         """All devices, `lo` included."""

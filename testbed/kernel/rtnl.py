@@ -247,6 +247,11 @@ def delete_route(device: str, index: int, network: IPv4Network, protocol: int) -
     return Change(f"ip route delete {network} dev {device} proto {protocol}", Message(RTM_DELROUTE, 0, body))
 
 
+def get_unreachable() -> Message:
+    """Dump the main table's routes that lead nowhere."""
+    return Message(RTM_GETROUTE, 0, _RTMSG.pack(socket.AF_INET, 0, 0, 0, _MAIN_TABLE, 0, 0, _UNREACHABLE, 0))
+
+
 def add_unreachable(network: IPv4Network) -> Change:
     """A route that leads nowhere, and says so."""
     body = _route(network, STATIC_ROUTE, scope=_SCOPE_UNIVERSE, kind=_UNREACHABLE)

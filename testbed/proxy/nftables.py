@@ -14,13 +14,15 @@ from the kernel ("conflicting protocols specified"). A Service that outgrows the
 
 - Each lb chain ends in the way to lb-1, which takes slot 0: a packet that entered lb-8 just before its Service shrank
   to two endpoints may find its slot gone.
-- What still has a ClusterIP as destination after dispatch has no endpoint or names a port that does not exist: it is
-  refused at once, TCP with a reset (ICMP errors are rate limited).
+- What is in `cluster-ips` but not in `services` has no endpoint, or names a port that does not exist: it is refused at
+  once, TCP with a reset (ICMP errors are rate limited). This is done where the destination is looked up, in the nat
+  chains, and not in a filter chain (as kube-proxy does, for kernels before 5.9): nat chains see the first packet of a
+  connection, filter chains all of them, which made 0.8 µs of a round trip of 33 µs between two nodes.
 - A pod that reaches itself through a Service (hairpin) must not see its own address as the source: the connection is
   masqueraded. Only addresses of this node's pods can be in that place, so the set is made once, from its pod CIDR.
 
-What others may rely on: the tables are ours alone; nothing is marked, nothing is accepted on behalf of others; nat at
-dstnat and srcnat, filter at `filter`.
+What others may rely on: the tables are ours alone; nothing is marked, nothing is accepted on behalf of others; all
+chains are nat, at dstnat and srcnat.
 """
 
 from __future__ import annotations
@@ -50,8 +52,10 @@ table ip {table} {{
   map endpoints {{ typeof {key} . numgen random mod 65536 : ip daddr . th dport; }}
   set cluster-ips {{ type ipv4_addr; }}
   set hairpins {{ type ipv4_addr . ipv4_addr; {hairpins}}}
-  chain dispatch {{ {key} vmap @services; }}
-  chain refuse-new {{ ct state new ip daddr @cluster-ips goto refuse; }}
+  chain dispatch {{
+    {key} vmap @services
+    ip daddr @cluster-ips goto refuse
+  }}
   chain refuse {{
     meta l4proto tcp reject with tcp reset
     reject with icmp port-unreachable
@@ -67,9 +71,6 @@ table ip {table} {{
     type nat hook postrouting priority 100
     ct status dnat ip saddr . ip daddr @hairpins masquerade fully-random
   }}
-  chain filter-input {{ type filter hook input priority 0; jump refuse-new; }}
-  chain filter-forward {{ type filter hook forward priority 0; jump refuse-new; }}
-  chain filter-output {{ type filter hook output priority 0; jump refuse-new; }}
 }}
 """
 

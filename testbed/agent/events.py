@@ -5,8 +5,8 @@ import itertools
 import logging
 import time
 
-from testbed.api.kinds import EVENT
-from testbed.api.objects import Object, name, namespace, now, spec, uid
+from testbed.api.events import event
+from testbed.api.objects import Object, name, namespace
 from testbed.client.protocol import Client
 from testbed.errors import ApiError
 
@@ -37,34 +37,15 @@ class Events:
     async def run(self) -> None:
         """Write them until cancelled. One that cannot be written is lost: it is a courtesy."""
         while True:
-            event = await self._waiting.get()
+            told = await self._waiting.get()
             try:
-                await self._client.create(event)
+                await self._client.create(told)
             except ApiError as error:
-                log.info("event %s is lost: %s", event["reason"], error)
+                log.info("event %s is lost: %s", told["reason"], error)
 
     def _tell(self, kind: str, pod: Object, reason: str, message: str) -> None:
         log.log(LEVELS[kind], "%s/%s: %s: %s", namespace(pod), name(pod), reason, message)
         try:
-            self._waiting.put_nowait(self._event(kind, pod, reason, message))
+            self._waiting.put_nowait(event(kind, pod, reason, message, COMPONENT, next(self._numbers)))
         except asyncio.QueueFull:
             log.warning("too many events at once: %s about %s is lost", reason, name(pod))
-
-    def _event(self, kind: str, pod: Object, reason: str, message: str) -> Object:
-        moment = now()
-        return {
-            "apiVersion": EVENT.api_version,
-            "kind": EVENT.kind,
-            "metadata": {"name": f"{name(pod)}.{next(self._numbers):x}", "namespace": namespace(pod)},
-            "involvedObject": {
-                "apiVersion": "v1", "kind": "Pod", "namespace": namespace(pod), "name": name(pod), "uid": uid(pod),
-            },
-            "type": kind,
-            "reason": reason,
-            "message": message,
-            "source": {"component": COMPONENT, "host": spec(pod).get("nodeName", "")},
-            "reportingComponent": COMPONENT,
-            "firstTimestamp": moment,
-            "lastTimestamp": moment,
-            "count": 1,
-        }  # fmt: skip

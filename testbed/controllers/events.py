@@ -1,4 +1,4 @@
-"""Events: what `kubectl describe` and `kubectl get events` tell about an object."""
+"""Events of the controllers: each writes in the name of its component."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import itertools
 import logging
 import time
 
-from testbed.api.objects import Object, metadata, name, namespace, now
+from testbed.api.events import event
+from testbed.api.objects import Object, name
 from testbed.client.protocol import Client
 from testbed.errors import ApiError
 
@@ -30,31 +31,6 @@ class Recorder:
 
     async def _record(self, kind: str, about: Object, reason: str, message: str) -> None:
         try:
-            await self._client.create(self._event(kind, about, reason, message))
+            await self._client.create(event(kind, about, reason, message, self._component, next(self._numbers)))
         except ApiError as error:  # an Event is a courtesy: its loss must not repeat the work that it tells of
             log.info("event %s about %s is lost: %s", reason, name(about), error)
-
-    def _event(self, kind: str, about: Object, reason: str, message: str) -> Object:
-        moment = now()
-        space = namespace(about) or "default"
-        return {
-            "apiVersion": "v1",
-            "kind": "Event",
-            "metadata": {"name": f"{name(about)}.{next(self._numbers):x}", "namespace": space},
-            "involvedObject": {
-                "apiVersion": about["apiVersion"],
-                "kind": about["kind"],
-                "namespace": namespace(about),
-                "name": name(about),
-                "uid": metadata(about).get("uid", ""),
-                "resourceVersion": metadata(about).get("resourceVersion", ""),
-            },
-            "type": kind,
-            "reason": reason,
-            "message": message,
-            "source": {"component": self._component},
-            "reportingComponent": self._component,
-            "firstTimestamp": moment,
-            "lastTimestamp": moment,
-            "count": 1,
-        }

@@ -106,8 +106,8 @@ class PodWorker:
             self.rewire()
 
     async def run(self) -> None:
-        """Work until the pod is gone from this host. What fails is told, and tried again ever more slowly."""
-        backoff = Backoff()
+        """Work until the pod is gone from this host. What fails is told once, and tried again ever more slowly."""
+        backoff, told = Backoff(), ""
         try:
             while True:
                 self._awake.clear()
@@ -115,9 +115,12 @@ class PodWorker:
                     if await self._reconcile():
                         return
                     backoff.reset()
+                    told = ""
                     await self._awake.wait()
                 except TestbedError as error:
-                    self._tell(error)
+                    if str(error) != told:
+                        self._tell(error)
+                    told = str(error)
                     await backoff.wait()
         finally:
             self._readiness.stop()

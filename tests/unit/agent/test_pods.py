@@ -191,6 +191,18 @@ async def test_a_config_map_that_comes_later_lets_the_container_start(host: Host
     assert started.env["C"] == "red"
 
 
+async def test_a_pod_without_a_pod_network_where_there_is_none_is_told_once(host: Host) -> None:
+    async with host.agent():
+        await host.client.create(pod(on="client"))
+
+        async def told() -> bool:
+            return "FailedSync" in await host.events()
+
+        await wait_until_async(told, SOON_S, "an Event")
+        await host.create(pod("other"))
+    assert (await host.events()).count("FailedSync") == 1
+
+
 async def test_a_deleted_pod_is_stopped_removed_and_let_go(host: Host) -> None:
     async with host.agent():
         ready = await host.create(pod())

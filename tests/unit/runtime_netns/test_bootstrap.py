@@ -5,32 +5,16 @@ from __future__ import annotations
 import json
 import ssl
 from dataclasses import replace
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from ipaddress import IPv4Address
 from pathlib import Path
 
 from cryptography import x509
 
 from testbed.runtime.bootstrap import agent_names, write_bootstrap
-from testbed.topology.spec import ClusterSpec, HostSpec, NetworkSpec, NodeSpec, ServicesSpec, UnderlaySpec
+from testbed.topology.spec import ClusterSpec, HostSpec
+from tests.unit.agent.specs import cluster
 
-NODE = NodeSpec(
-    "a", "here", "worker", {}, IPv4Interface("198.18.1.1/16"), "02:00:00:00:00:01", IPv4Network("10.244.1.0/24"), ""
-)
-SPEC = ClusterSpec(
-    name="tb-d",
-    runtime="netns",
-    hosts=(HostSpec("here", "", "", IPv4Address("198.18.0.1")),),
-    nodes=(NODE,),
-    underlay=UnderlaySpec(
-        IPv4Network("198.18.0.0/16"), IPv4Address("198.18.0.1"), IPv4Address("198.18.0.2"), 1500, "offload", False,
-        IPv4Network("198.51.100.0/24"), IPv4Address("198.51.100.1"),
-    ),
-    network=NetworkSpec("vxlan", IPv4Network("10.244.0.0/16"), 1450, 1, 8472),
-    services=ServicesSpec(
-        "nftables", IPv4Network("10.96.0.0/16"), IPv4Address("10.96.0.1"), IPv4Address("10.96.0.10"), None
-    ),
-    dns_domain="cluster.local",
-)  # fmt: skip
+SPEC = cluster()
 
 
 def content(directory: Path) -> dict[str, bytes]:

@@ -94,16 +94,21 @@ app = typer.Typer(
 )
 
 
-@app.callback()
-def root(
-    version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
-) -> None:
-    """The network of Kubernetes, rebuilt from real parts, so that its cost can be measured."""
-    if version:
+def _print_version(is_wanted: bool) -> None:
+    if is_wanted:
         from importlib import metadata
 
         print(f"testbed {metadata.version('testbed')}")
         raise typer.Exit
+
+
+@app.callback()
+def root(
+    _version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_print_version)
+    ] = False,
+) -> None:
+    """The network of Kubernetes, rebuilt from real parts, so that its cost can be measured."""
 
 
 def main() -> None:

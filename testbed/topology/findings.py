@@ -23,10 +23,23 @@ def mistakes_of(value: Any, model: type[M]) -> M | list[Mistake]:
     try:
         return model.model_validate(value)
     except ValidationError as error:
+        if stranger := _other_kind(value, error):
+            return [stranger]
         schema = model.model_json_schema()
         errors = _without_echoes(error.errors())
         found = {mistake.loc: mistake for mistake in (_mistake(e, value, schema) for e in errors)}
         return list(found.values())
+
+
+_TAKEN_BY = {"Topology": "testbed up", "Comparison": "testbed compare"}
+
+
+def _other_kind(value: Any, error: ValidationError) -> Mistake | None:
+    """A file of our other kind: everything else that seems wrong with it only follows from that."""
+    kind = value.get("kind") if isinstance(value, Mapping) else None
+    if kind not in _TAKEN_BY or not any(found["loc"] == ("kind",) for found in error.errors()):
+        return None
+    return Mistake(("kind",), f"is {kind}: that is what `{_TAKEN_BY[kind]}` takes")
 
 
 def _without_echoes(errors: Sequence[ErrorDetails]) -> list[ErrorDetails]:

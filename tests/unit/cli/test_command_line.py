@@ -27,6 +27,10 @@ def test_without_arguments_every_command_is_listed(tmp_path: Path) -> None:
     assert all(f" {command} " in said for command in COMMANDS)
 
 
+def test_the_version_is_told(tmp_path: Path) -> None:
+    assert command("--version", directory=tmp_path).stdout.startswith("testbed 0.")
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_has_help_that_explains_its_options(name: str, tmp_path: Path) -> None:
     ran = command(name, "--help", directory=tmp_path)

@@ -125,6 +125,11 @@ def test_a_file_that_is_no_topology_at_all_is_refused_with_a_sentence(tmp_path: 
     assert told in "\n".join(mistakes(tmp_path, text))
 
 
+def test_a_file_of_the_other_kind_is_sent_where_it_belongs(tmp_path: Path) -> None:
+    text = "apiVersion: testbed/v1\nkind: Comparison\nmetadata: {name: x}\nspec: {baseline: host}\n"
+    assert mistakes(tmp_path, text) == ["t.yaml:2: kind: is Comparison: that is what `testbed compare` takes"]
+
+
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"no-such.yaml: cannot be read: No such file or directory"):
         load_topology(tmp_path / "no-such.yaml")

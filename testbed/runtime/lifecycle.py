@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import math
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 
@@ -24,8 +25,10 @@ from testbed.waiting import wait_until_async
 
 log = logging.getLogger(__name__)
 
-API_TIMEOUT_S = 30.0
+API_TIMEOUT_S = 60.0
 UP_TIMEOUT_S = 180.0
+HOPELESS_S = 10.0
+"""How long to wait for what hardly comes any more."""
 _COALESCE_S = 0.005
 _SHOWN = 8
 """How many things a timeout names; the rest is counted."""
@@ -101,8 +104,9 @@ class _Waiting:
     """Live copies of all that readiness depends on, and a deadline."""
 
     def __init__(self, client: Client, spec: ClusterSpec, progress: Progress, timeout_s: float) -> None:
-        self._client, self._cluster, self._progress, self._timeout_s = client, spec.name, progress, timeout_s
-        self._deadline = asyncio.get_running_loop().time() + timeout_s
+        self._client, self._cluster, self._progress = client, spec.name, progress
+        self._started = asyncio.get_running_loop().time()
+        self._deadline = self._started + timeout_s
         self._informers = {kind: Informer(client, kind, where) for kind, where in WATCHED.items()}
         self._changed = _Coalesced()
         for informer in self._informers.values():
@@ -129,14 +133,13 @@ class _Waiting:
     async def until(self, lacking: Callable[[Seen], list[Lack]]) -> None:
         """Return as soon as nothing is lacking; TimedOut names what is, and the last event of each pod."""
         seen = {kind: informer.items for kind, informer in self._informers.items()}
-        missing: list[Lack] = []
-        try:
-            async with asyncio.timeout_at(self._deadline):
-                while missing := lacking(seen):
-                    self._progress(summary(missing))
-                    await self._changed.wait()
-        except TimeoutError:
-            raise TimedOut(await _what_is_missing(self._client, self._cluster, missing, self._timeout_s)) from None
+        clock = asyncio.get_running_loop().time
+        hopeless_since = math.inf
+        while missing := lacking(seen):
+            self._progress(summary(missing))
+            hopeless_since = min(hopeless_since, clock()) if all(lack.is_hopeless for lack in missing) else math.inf
+            if not await self._changed.wait(min(self._deadline, hopeless_since + HOPELESS_S)):
+                raise TimedOut(await _what_is_missing(self._client, self._cluster, missing, clock() - self._started))
 
 
 class _Coalesced:
@@ -151,15 +154,20 @@ class _Coalesced:
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(_COALESCE_S, self._due.set)
 
-    async def wait(self) -> None:
-        """Until something has changed."""
-        await self._due.wait()
+    async def wait(self, deadline: float) -> bool:
+        """Until something has changed, or (False) until the deadline on the loop's clock."""
+        try:
+            async with asyncio.timeout_at(deadline):
+                await self._due.wait()
+        except TimeoutError:
+            return False
         self._due.clear()
         self._timer = None
+        return True
 
 
-async def _what_is_missing(client: Client, cluster: str, missing: Sequence[Lack], timeout_s: float) -> str:
-    lines = [f"{cluster} is not up after {timeout_s:g} s; it lacks:"]
+async def _what_is_missing(client: Client, cluster: str, missing: Sequence[Lack], after_s: float) -> str:
+    lines = [f"{cluster} is not up after {after_s:.0f} s; it lacks:"]
     for lack in missing[:_SHOWN]:
         told = f"; last event: {event}" if lack.pod and (event := await _last_event(client, lack.pod)) else ""
         lines.append(f"  {lack}{told}")

@@ -46,6 +46,8 @@ class Lack:
 
     what: str
     pod: Key | None = None
+    is_hopeless: bool = False
+    """Waiting longer will hardly help: an image that cannot be had."""
 
     def __str__(self) -> str:
         return self.what
@@ -119,8 +121,8 @@ def _workloads(applied: Collection[tuple[Kind, Key]], seen: Seen) -> Iterator[La
             obj = seen[POD].get(key)
             if obj is None:
                 yield Lack(f"pod {key}: does not exist", key)
-            elif state := pod_state(obj):
-                yield Lack(f"pod {key}: {state}", key)
+            elif lack := _pod(obj):
+                yield lack
         elif kind in (DEPLOYMENT, REPLICA_SET):
             yield from _replicas(kind, key, seen)
 
@@ -137,12 +139,20 @@ def _replicas(kind: Kind, key: Key, seen: Seen) -> Iterator[Lack]:
         return
     selects = structured_selector(spec(obj).get("selector") or {})
     pods = [pod for pod in seen[POD].values() if namespace(pod) == key.namespace and selects(pod)]
-    unready = [Lack(f"pod {_key(pod)}: {state}", _key(pod)) for pod in pods if (state := pod_state(pod))]
+    unready = [lack for lack in map(_pod, pods) if lack]
     ready = now.get("readyReplicas") or 0
     yield from unready or [Lack(f"{kind.kind} {key}: {ready} of {wanted} pods are Ready")]
 
 
+_HOPELESS = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName")
 _COUNTS = {DEPLOYMENT: ("replicas", "readyReplicas", "updatedReplicas"), REPLICA_SET: ("replicas", "readyReplicas")}
+
+
+def _pod(pod: Object) -> Lack | None:
+    state = pod_state(pod)
+    waiting = [(c.get("state") or {}).get("waiting") or {} for c in status(pod).get("containerStatuses") or []]
+    is_hopeless = any(each.get("reason") in _HOPELESS for each in waiting)
+    return Lack(f"pod {_key(pod)}: {state}", _key(pod), is_hopeless) if state else None
 
 
 def pod_state(pod: Object) -> str:

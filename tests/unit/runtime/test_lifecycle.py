@@ -129,6 +129,7 @@ def test_pods_of_manifests_must_be_ready_and_say_why_they_are_not() -> None:
     assert told(*NODES, *LEASES, stuck, applied=((POD, WEB),)) == [
         "pod default/web: on a: container c waits (ErrImagePull: no image x)"
     ]
+    assert lacks(cluster(), ((POD, WEB),), seen(*NODES, *LEASES, stuck))[0].is_hopeless
     assert told(*NODES, *LEASES, applied=((POD, WEB),)) == ["pod default/web: does not exist"]
     assert told(*NODES, *LEASES, pod("web"), applied=((POD, WEB),)) == []
 
@@ -232,7 +233,7 @@ async def test_a_timeout_names_what_is_missing_and_the_last_event() -> None:
     with pytest.raises(TimedOut) as raised:
         await bring_up(client, spec, [Manifest(web, POD, Source("m"))], lambda _: None, timeout_s=0.2)
     assert str(raised.value).splitlines()[:2] == [
-        "t is not up after 0.2 s; it lacks:",
+        "t is not up after 0 s; it lacks:",
         "  pod default/web: on a: Pending; last event: Failed: no image",
     ]
     assert (await client.list(EVENT)).items

@@ -60,6 +60,8 @@ class Agent:
         self._server = AgentServer(self._pods.find, sandboxes, identity.token)
         self._changed = asyncio.Event()
         self._places: dict[str, int] = {}
+        self._last_seen: dict[str, int] = {}
+        """The namespace of every place, also of one that is gone for a moment."""
         self._spec: ClusterSpec | None = None
         self._network: NetworkSpec | None = None
         self._wired: set[str] = set()
@@ -120,9 +122,9 @@ class Agent:
             return
         self._wired = await asyncio.to_thread(self._wiring.sync, spec)
         log.info("wired: %s", ", ".join(sorted(self._wired)) or "no node yet")
-        if any(self._places.get(place, number) != number for place, number in places.items()):
+        if any(self._last_seen.get(place, number) != number for place, number in places.items()):
             self._pods.rewire()
-        self._spec, self._places = spec, places
+        self._spec, self._places, self._last_seen = spec, places, self._last_seen | places
 
     def _current(self, known: ClusterSpec) -> ClusterSpec:
         text = ((self._pods.config_maps.items.get(CONFIG) or {}).get("data") or {}).get("spec.json")

@@ -16,12 +16,15 @@ import importlib.util
 import re
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import docker
-from docker.errors import BuildError
+from docker.errors import APIError, BuildError
 
 import testbed
 from testbed import shell
@@ -38,6 +41,7 @@ ROLE_LABEL = "testbed.image"
 PARENT = re.compile(r"^ARG BASE=testbed/(?P<role>\S+)$", re.MULTILINE)
 OUTSIDE_PARENT = re.compile(r"^FROM (?P<image>\S+:(?P<suite>\w+)\S*)$", re.MULTILINE)
 PIP_TIMEOUT_S = 900.0
+KEPT_S = 24 * 3600
 ENGINE_LINES = ("Step ", " --->", "Removing intermediate container")
 
 
@@ -80,18 +84,39 @@ def build(progress: Progress, engine: docker.DockerClient | None = None) -> dict
     """
     engine = engine or connect()
     images = wanted()
-    present = _present(engine)
-    for image in images.values():
-        if image.reference not in present:
-            progress(f"building image {image.reference}")
-            _BUILDERS.get(image.role, _build_plain)(engine, image)
+    found = _found(engine)
+    present = {tag for image in found for tag in image.get("RepoTags") or ()}
+    missing = [image for image in images.values() if image.reference not in present]
+    for image in missing:
+        progress(f"building image {image.reference}")
+        _BUILDERS.get(image.role, _build_plain)(engine, image)
+    if missing:
+        _remove(engine, outdated(found, {image.reference for image in images.values()}, time.time()))
     return references(images)
 
 
-def _present(engine: docker.DockerClient) -> set[str]:
+def outdated(found: Iterable[Mapping[str, Any]], current: Collection[str], now_s: float) -> list[str]:
+    """The ids of those images of ours that are older than a day and not of these sources.
+
+    Younger ones may belong to another checkout that is at work.
+    """
+    return [
+        image["Id"]
+        for image in found
+        if now_s - image["Created"] > KEPT_S and not set(image.get("RepoTags") or ()) & set(current)
+    ]
+
+
+def _found(engine: docker.DockerClient) -> list[dict[str, Any]]:
     with explained("listing the images"):
-        found = engine.api.images(filters={"label": ROLE_LABEL})
-    return {tag for image in found for tag in image.get("RepoTags") or ()}
+        found: list[dict[str, Any]] = engine.api.images(filters={"label": ROLE_LABEL})
+    return found
+
+
+def _remove(engine: docker.DockerClient, images: Iterable[str]) -> None:
+    for image in images:
+        with suppress(APIError):  # in use, or the parent of another: it stays
+            engine.api.remove_image(image, force=False)
 
 
 def _sources(role: str, directory: Path) -> tuple[ContextFile, ...]:

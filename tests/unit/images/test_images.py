@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from testbed.agent.images import find_image, images_dir
-from testbed.runtime.images import ROLES, install_command, references, wanted
+from testbed.runtime.images import ROLES, install_command, outdated, references, wanted
 from testbed.runtime.images_base import bootstrap_command, source_lines
 
 TARGETS = """\
@@ -56,6 +56,17 @@ def test_a_changed_base_changes_all(sources: Path) -> None:
         file.write("cowsay\n")
     after = references(wanted(sources))
     assert all(after[name] != before[name] for name in after)
+
+
+def test_old_images_of_other_sources_are_outdated_and_young_ones_may_be_somebody_elses() -> None:
+    day = 24 * 3600
+    found = [
+        {"Id": "current", "Created": 0, "RepoTags": ["testbed/web:now"]},
+        {"Id": "old", "Created": 0, "RepoTags": ["testbed/web:then"]},
+        {"Id": "nameless", "Created": 0, "RepoTags": None},
+        {"Id": "young", "Created": 2 * day - 60, "RepoTags": ["testbed/web:elsewhere"]},
+    ]
+    assert outdated(found, {"testbed/web:now"}, 2 * day) == ["old", "nameless"]
 
 
 @pytest.mark.parametrize("role", ["pause", "web", "netexec", "daemon", "load", "probe"])

@@ -62,10 +62,10 @@ class Bench:
         return {name: route.info for name, route in self.routes.items()}
 
     @property
-    def nice(self) -> dict[str, int]:
-        """The weakest priority of any generator and of any server."""
+    def nice(self) -> dict[str, list[int]]:
+        """The priorities of all generators and of all servers, each value once: one each, if variants are equals."""
         generators, servers = zip(*(route.nice for route in self.routes.values()), strict=True)
-        return {"generator": max(generators), "server": max(servers)}
+        return {"generator": sorted(set(generators)), "server": sorted(set(servers))}
 
     async def forget_connections(self, variant: str) -> None:
         """Delete what the nodes track of the variant's earlier trials."""

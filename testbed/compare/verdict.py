@@ -101,17 +101,24 @@ def _doubts(analysis: Analysis, environment: Environment, measurements: Sequence
     for name, info in environment.variants.items():
         if info.path == UNPROVEN:
             yield f"{name}: path unproven ({info.path_detail})"
+    for role, values in environment.placement["nice"].items():
+        if len(values) > 1:
+            yield f"the {role}s of the variants have different priorities (nice {', '.join(map(str, values))})"
+    yield from _unrest(measurements)
+    for metric in ("p50", "cpu") if analysis.rounds else ():
+        control = analysis.cell(CONTROL, metric).difference
+        if control.excludes(0):
+            yield f"the baseline differs from itself in {metric} ({interval(control, 2)} µs)"
+
+
+def _unrest(measurements: Sequence[Measurement]) -> Iterator[str]:
+    """What the machine did beside the measurement."""
     elsewhere = median([one.loaded.elsewhere for one in measurements]) if measurements else 0.0
     if elsewhere > MOST_ELSEWHERE:
         yield f"other programs took {elsewhere:.0%} of the pinned CPUs; close them and measure again"
     unsteady = sum(not one.loaded.steady for one in measurements)
     if unsteady > MOST_UNSTEADY * max(len(measurements), 1):
         yield f"in {unsteady} of {len(measurements)} trials the rate had not settled when the window began"
-    if analysis.rounds:
-        for metric in ("p50", "cpu"):
-            control = analysis.cell(CONTROL, metric).difference
-            if control.excludes(0):
-                yield f"the baseline differs from itself in {metric} ({interval(control, 2)} µs)"
 
 
 def _rounds(count: int) -> str:

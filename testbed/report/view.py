@@ -252,7 +252,7 @@ def _facts(results: Results) -> Iterator[tuple[str, str]]:
 def _placement(environment: Environment) -> str:
     place = environment.placement
     nice = place["nice"]
-    raised = ", both with priority over other programs" if max(nice.values()) < 0 else ""
+    raised = ", both with priority over other programs" if max(map(max, nice.values())) < 0 else ""
     return f"{place['name']}: generator on CPU {place['client']}, server on CPU {place['server']}{raised}"
 
 

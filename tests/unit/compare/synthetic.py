@@ -43,7 +43,7 @@ def environment() -> Environment:
         clusters=clusters,
         locustfile="http_get.py",
         users=16,
-        placement={"name": "cross-cpu", "client": 0, "server": 1, "nice": {"generator": -10, "server": -10}},
+        placement={"name": "cross-cpu", "client": 0, "server": 1, "nice": {"generator": [-10], "server": [-10]}},
         pace=asdict(Pace()),
         seed=7,
         command="testbed compare loadtests/hostnetwork-vs-overlay.yaml --seed 7",

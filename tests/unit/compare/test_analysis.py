@@ -95,6 +95,12 @@ def with_path(path: str) -> Environment:
         (measurements(12), with_path("path unproven"), SUSPECT, "path unproven"),
         (measurements(12), with_path("disproved"), INVALID, "did not take its path"),
         (measurements(5), environment(), INVALID, "too few"),
+        (
+            measurements(12),
+            replace(environment(), placement={**environment().placement, "nice": {"generator": [-10, 0]}}),
+            SUSPECT,
+            "different priorities",
+        ),
         (measurements(9), environment(), SUSPECT, "only 9 rounds"),
         ([], environment(), INVALID, "too few"),
         (

@@ -96,12 +96,16 @@ def container_status(obj: Object) -> dict[str, Any]:
 async def test_a_bound_pod_gets_an_address_a_link_and_its_containers(host: Host) -> None:
     async with host.agent():
         ready = await host.create(pod())
+
+        async def told() -> bool:
+            return "Started" in await host.events()
+
+        await wait_until_async(told, SOON_S, "the event Started")
     assert status(ready)["podIP"] == "10.244.1.2"
     assert status(ready)["hostIP"] == "198.18.0.11"
     assert status(ready)["phase"] == "Running"
     at_node = host.switch.enter(host.directory / "a")
     assert f"veth{uid(ready)[:8]}" in {link.name for link in at_node.links()}
-    assert "Started" in await host.events()
 
 
 async def test_pods_of_other_hosts_are_left_alone(host: Host) -> None:

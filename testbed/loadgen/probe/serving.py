@@ -36,7 +36,7 @@ def serving(address: IPv4Address, port: int) -> list[int]:
 
 
 def cpu_us(pids: Iterable[int]) -> int:
-    """CPU time of all threads of those processes so far, in µs; those that have ended count nothing."""
+    """CPU time so far of the threads that those processes have now, in µs; what has ended counts nothing."""
     return sum(_cpu_us(PROC / str(pid)) for pid in pids)
 
 

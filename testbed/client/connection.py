@@ -131,6 +131,7 @@ class Connection(asyncio.Protocol):
         """Begin an exchange; the one before is complete."""
         self._exchange = Exchange(self._transport)
         self._served += 1
+        self._transport.resume_reading()  # the answer before may have ended above the mark
         self._transport.write(request)
         return self._exchange
 

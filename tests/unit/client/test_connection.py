@@ -137,6 +137,24 @@ async def test_a_server_that_is_faster_than_its_reader_has_to_wait(tmp_path: Pat
         assert received == total
 
 
+async def test_a_connection_is_used_again_after_an_answer_that_was_read_late(tmp_path: Path) -> None:
+    size = HIGH_WATER * 5 // 4
+
+    async def behaviour(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await reader.readuntil(b"\r\n\r\n"):
+            writer.write(f"HTTP/1.1 200 OK\r\nContent-Length: {size}\r\n\r\n".encode() + b"x" * size)
+
+    async with serving(tmp_path, behaviour) as connections:
+        async with connections.exchange(REQUEST) as exchange:
+
+            async def all_has_come() -> bool:
+                return exchange.is_complete
+
+            await wait_until_async(all_has_come, 5, "the answer arrives unread")
+            assert len(await exchange.body()) == size
+        assert await connections.fetch(REQUEST, timeout_s=2, is_safe=True) == (200, b"x" * size)
+
+
 async def test_a_broken_answer_is_a_connection_error(tmp_path: Path) -> None:
     async def behaviour(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")

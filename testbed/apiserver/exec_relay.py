@@ -66,26 +66,28 @@ async def _dialled(request: Request, resources: Resources, agents: Agents) -> Cl
 
 async def _relay(request: Request, send: Send, agent: ClientConnection) -> None:
     """Both directions until either side ends. The agent's end, good or bad, is the client's."""
-    upward = asyncio.create_task(_to_agent(request, agent))
+    has_left = asyncio.Event()
+    upward = asyncio.create_task(_to_agent(request, agent, has_left))
     code, reason = CloseCode.NORMAL_CLOSURE, ""
     try:
         async for message in agent:
             await send({"type": "websocket.send", "bytes": message.encode() if isinstance(message, str) else message})
     except ConnectionClosed:
         code, reason = CloseCode.INTERNAL_ERROR, "the connection to the agent broke"
-    has_left = upward.done()
-    upward.cancel()
-    if not has_left:
+    finally:
+        upward.cancel()
+    if not has_left.is_set():
         await send({"type": "websocket.close", "code": int(code), "reason": reason})
 
 
-async def _to_agent(request: Request, agent: ClientConnection) -> None:
-    """Until the client leaves, which closes the agent's side, or the agent has."""
+async def _to_agent(request: Request, agent: ClientConnection, has_left: asyncio.Event) -> None:
+    """Until the client leaves, which closes the agent's side, or the agent ends, of which the other direction tells."""
     with suppress(ConnectionClosed):
         while (message := await request.receive())["type"] == "websocket.receive":
             data = message.get("bytes")
             await agent.send(data if data is not None else message["text"].encode())
-    await agent.close()
+        has_left.set()
+        await agent.close()
 
 
 async def _refuse(send: Send, error: ApiError) -> None:

@@ -2,14 +2,17 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from websockets.asyncio.client import unix_connect
+from websockets.exceptions import ConnectionClosed
 
 from testbed.api.kinds import NODE, POD
 from testbed.client.http import HttpClient
 from testbed.errors import BadRequest, NotFound, ServiceUnavailable, Unauthorized
-from tests.unit.apiserver.agent import Agent, dead_port, node, running
+from tests.unit.apiserver.agent import PROTOCOL, Agent, dead_port, node, running
 from tests.unit.apiserver.parts import TOKEN, Wire, pod, served
 
 
@@ -82,6 +85,18 @@ async def test_an_agent_that_breaks_off_is_told(agent_and_api: tuple[Agent, Wire
     agent.breaks_off = True
     with pytest.raises(ServiceUnavailable, match="the connection to the agent broke"):
         await exec_in(api, "web")
+
+
+async def test_a_client_that_still_types_is_told_of_the_end(agent_and_api: tuple[Agent, Wire]) -> None:
+    agent, api = agent_and_api
+    agent.is_deaf = True
+    url, headers = "ws://api/api/v1/namespaces/default/pods/web/exec?stdin=1", {"Authorization": f"Bearer {TOKEN}"}
+    async with unix_connect(str(api.socket), url, subprotocols=[PROTOCOL], additional_headers=headers) as typing:
+        with suppress(ConnectionClosed):
+            while True:
+                await typing.send(b"\x00" + b"x" * 100_000)
+        assert [message async for message in typing][:1]
+        assert typing.close_code == 1000
 
 
 async def test_a_client_that_leaves_ends_what_it_began(agent_and_api: tuple[Agent, Wire]) -> None:

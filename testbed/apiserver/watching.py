@@ -58,14 +58,15 @@ class WatchStream:
         elif since == 0:
             since = resources.store.version
         has_bookmarks = request.flag("allowWatchBookmarks")
-        return cls(
+        timeout_s = min(request.number("timeoutSeconds") or LONGEST_S, LONGEST_S)
+        return cls(  # after all that may be refused: a watch that nobody sends would stay in the history for ever
             resources,
             target.kind,
             resources.watch(target.kind, since, target.namespace, selects),
             initial,
             sends_initial and has_bookmarks,
             has_bookmarks,
-            min(request.number("timeoutSeconds") or LONGEST_S, LONGEST_S),
+            timeout_s,
             bookmark_s,
             request.receive,
         )

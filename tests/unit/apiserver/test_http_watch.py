@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from testbed.api.kinds import CONFIG_MAP
 from tests.unit.apiserver.parts import Wire, config_map, namespace, served, status
 
 MAPS = "/api/v1/namespaces/default/configmaps"
@@ -70,6 +71,12 @@ async def test_a_silent_watch_that_asks_for_it_gets_bookmarks_as_the_version_mov
 async def test_a_watch_ends_at_its_timeout(api: Wire) -> None:
     async with asyncio.timeout(3):
         assert await api.lines(MAPS, 1, timeoutSeconds="1") == []
+
+
+async def test_a_refused_watch_leaves_nothing_behind(api: Wire) -> None:
+    refused = status(await api.call("GET", MAPS, watch="true", timeoutSeconds="soon"))
+    assert refused["reason"] == "BadRequest"
+    assert not api.resources.store._histories[CONFIG_MAP].watches
 
 
 async def test_a_watch_from_a_forgotten_version_is_gone_and_from_a_future_one_refused(api: Wire) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hmac
 
-from testbed.errors import Unauthorized
+from testbed.errors import BadInput, Unauthorized
 
 ANONYMOUS_PATHS = frozenset({"/healthz", "/livez", "/readyz", "/version"})
 """What a load balancer or a person without credentials may see."""
@@ -14,6 +14,8 @@ class BearerToken:
     """One token for administrators, agents and daemons alike (RFC 6750)."""
 
     def __init__(self, token: str) -> None:
+        if not token:
+            raise BadInput("the cluster's token is empty: whoever sends none would be let in")
         self._token = token.encode()
 
     def require(self, path: str, authorization: bytes) -> None:

@@ -23,6 +23,8 @@ PERMANENT = ("default", "kube-system", "kube-public", "kube-node-lease")
 """Namespaces that may not be deleted."""
 PROPAGATION = {"Background": "", "Foreground": "foregroundDeletion", "Orphan": "orphan"}
 """The finalizer by which the garbage collector is asked to act first."""
+LONGEST_GRACE_S = 10 * 365 * 24 * 3600
+"""What "for ever" comes to: Kubernetes allows any number of seconds, a date none beyond the year 9999."""
 
 
 @dataclass(frozen=True)
@@ -61,8 +63,9 @@ class Deletion:
             return self._delete_namespace(record)
         obj = record.copy()
         finalizers = list(metadata(obj).get("finalizers") or [])
-        if hold := _finalizer(options.propagation):
-            finalizers = finalizers if hold in finalizers else [*finalizers, hold]
+        hold = _finalizer(options.propagation)
+        if hold and hold not in finalizers and not is_deleting(obj):
+            finalizers.append(hold)
         grace_s = _grace_s(kind, obj, options.grace_period_s)
         if grace_s == 0 and not finalizers:
             return self.remove(kind, record), True
@@ -148,7 +151,7 @@ def _grace_s(kind: Kind, obj: Mapping[str, Any], asked_s: int | None) -> int:
     if kind != POD or not spec(obj).get("nodeName") or status(obj).get("phase") in {"Succeeded", "Failed"}:
         return 0
     grace_s = spec(obj).get("terminationGracePeriodSeconds", 30) if asked_s is None else asked_s
-    return max(int(grace_s), 0)
+    return min(max(int(grace_s), 0), LONGEST_GRACE_S)
 
 
 def _in_seconds(seconds: int) -> str:

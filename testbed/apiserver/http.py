@@ -102,7 +102,8 @@ class ApiServer:
             return _health(path, request)
         addressed = target(path)
         verb = self._verbs.get((request.method, addressed.form))
-        if verb is None or (request.method == "POST" and addressed.kind.namespaced and not addressed.namespace):
+        is_everywhere = addressed.kind.namespaced and not addressed.namespace
+        if verb is None or (is_everywhere and request.method != "GET"):
             raise not_allowed()
         if request.method in WRITES and "dryRun" in request.query:
             raise BadRequest("dryRun is not served: nothing was changed")
@@ -161,7 +162,8 @@ class ApiServer:
         node = wanted.get("name") if isinstance(wanted, dict) else None
         if not isinstance(node, str) or not node:
             raise BadRequest("the request's body is no Binding: target.name names no node")
-        await self._resources.bind(addressed.key, node)
+        meta = binding.get("metadata")
+        await self._resources.bind(addressed.key, node, meta.get("uid", "") if isinstance(meta, dict) else "")
         return document({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}, 201)
 
     async def _log(self, addressed: Target, request: Request) -> Answer:

@@ -11,19 +11,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from testbed.api.kinds import POD, Kind
-from testbed.api.objects import Key, Object, key, name, now, spec, uid
+from testbed.api.objects import Key, Object, is_deleting, key, name, now, spec, uid
 from testbed.api.patch import merge_patch
 from testbed.apiserver import refusals, scale
 from testbed.apiserver.admission.admit import Admission
-from testbed.apiserver.admission.metadata import generated_name
 from testbed.apiserver.deletion import DeleteOptions, Deletion
 from testbed.apiserver.history import Selects, Watch
 from testbed.apiserver.records import Record
 from testbed.apiserver.store import Store
 from testbed.errors import BadRequest
 from testbed.topology.spec import ServicesSpec
-
-GENERATED_NAME_TRIES = 8
 
 
 @dataclass(frozen=True)
@@ -44,7 +41,7 @@ class Resources:
 
     async def create(self, kind: Kind, namespace: str, obj: Object) -> Record:
         """Store a new object, made of `obj`, which is taken over."""
-        record = self._create(kind, namespace, obj)
+        record = self.store.create(kind, self._admission.create(kind, namespace, obj))
         await self.store.committed()
         return record
 
@@ -101,9 +98,12 @@ class Resources:
             await self.store.committed()
         return scale.scale_of(record.document)
 
-    async def bind(self, which: Key, node: str) -> None:
-        """Give a pod its node. Conflict where it has one."""
+    async def bind(self, which: Key, node: str, expected_uid: str = "") -> None:
+        """Give a pod its node. Conflict where it has one, is being deleted, or is not the one of that uid."""
         pod = self._get(POD, which).copy()
+        _require_uid(POD, pod, expected_uid)
+        if is_deleting(pod):
+            raise refusals.conflict(POD, which.name, f"pod {which.name} is being deleted, cannot be assigned to a host")
         if found := spec(pod).get("nodeName"):
             raise refusals.conflict(POD, which.name, f'pod {which.name} is already assigned to node "{found}"')
         pod["spec"]["nodeName"] = node
@@ -117,15 +117,6 @@ class Resources:
         """Go on with deletions that were under way when the server ended."""
         self._deletion.resume()
         await self.store.committed()
-
-    def _create(self, kind: Kind, namespace: str, obj: Object) -> Record:
-        admitted = self._admission.create(kind, namespace, obj)
-        base = admitted["metadata"].get("generateName")
-        for _ in range(GENERATED_NAME_TRIES if base else 0):
-            if self.store.get(kind, key(admitted)) is None:
-                break
-            admitted["metadata"]["name"] = generated_name(base)
-        return self.store.create(kind, admitted)
 
     def _get(self, kind: Kind, which: Key) -> Record:
         record = self.store.get(kind, which)
@@ -153,9 +144,13 @@ def _require_same(kind: Kind, old: Object, obj: Object) -> None:
             raise BadRequest(
                 f"the {field} of the object ({meta[field]}) does not match the {field} on the URL ({found})"
             )
-    if meta.get("uid") and meta["uid"] != uid(old):
-        why = f"Precondition failed: UID in precondition: {meta['uid']}, UID in object meta: {uid(old)}"
-        raise refusals.conflict(kind, name(old), why)
+    _require_uid(kind, old, meta.get("uid"))
     version = meta.get("resourceVersion")
     if version and version != old["metadata"]["resourceVersion"]:
         raise refusals.conflict(kind, name(old))
+
+
+def _require_uid(kind: Kind, old: Object, expected: Any) -> None:
+    if expected and expected != uid(old):
+        why = f"Precondition failed: UID in precondition: {expected}, UID in object meta: {uid(old)}"
+        raise refusals.conflict(kind, name(old), why)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from testbed.api.kinds import NAMESPACE, SERVICE, Kind
-from testbed.api.objects import Key, Object, is_deleting, name, namespace
+from testbed.api.objects import Key, Object, is_deleting, key, name, namespace
 from testbed.apiserver import refusals
 from testbed.apiserver.admission import metadata
 from testbed.apiserver.admission.addresses import ServiceAddresses
@@ -30,7 +30,13 @@ class Admission:
         """The object to store, made of `obj`, which is taken over."""
         rules = RULES[kind]
         _require_shape(kind, rules, obj)
-        metadata.begin(obj, kind, namespace, has_generation=rules.has_generation)
+        metadata.begin(
+            obj,
+            kind,
+            namespace,
+            is_taken=lambda named: self._store.get(kind, key(named)) is not None,
+            has_generation=rules.has_generation,
+        )
         self._require_namespace(kind, obj)
         if "status" in kind.subresources and not rules.keeps_first_status:
             obj.pop("status", None)
@@ -50,6 +56,8 @@ class Admission:
         if "status" in kind.subresources:
             obj["status"] = old["status"]
         rules.default(obj)
+        if rules.keeps_spec:
+            obj["spec"] = old["spec"]
         if rules.has_generation and _told(obj) != _told(old):
             obj["metadata"]["generation"] += 1
         causes = self._assigned(kind, obj, old)

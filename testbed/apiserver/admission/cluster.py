@@ -70,7 +70,9 @@ EVENT_SHAPE = kind_shape(
 def default_namespace(obj: Object) -> None:
     """Active, labelled with its own name, and held until it is empty."""
     obj["metadata"].setdefault("labels", {})[NAMESPACE_NAME_LABEL] = name(obj)
-    obj.setdefault("spec", {}).setdefault("finalizers", [NAMESPACE_FINALIZER])
+    finalizers = obj.setdefault("spec", {}).setdefault("finalizers", [])
+    if NAMESPACE_FINALIZER not in finalizers:
+        finalizers.append(NAMESPACE_FINALIZER)
     obj.setdefault("status", {}).setdefault("phase", "Active")
 
 

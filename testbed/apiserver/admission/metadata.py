@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from testbed.api.kinds import Kind
@@ -22,11 +22,15 @@ SUFFIX_ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
 """No vowels, so that no suffix is a word (apimachinery `pkg/util/rand`)."""
 SUFFIX_LENGTH = 5
 MAX_GENERATED_BASE = 63 - SUFFIX_LENGTH
+GENERATED_NAME_TRIES = 8
 STANDARD_FINALIZERS = ("orphan", "foregroundDeletion", "kubernetes")
 
 
-def begin(obj: Object, kind: Kind, namespace: str, *, has_generation: bool) -> None:
-    """Make the metadata of a new object: namespace, name, uid, time. BadRequest where it contradicts the request."""
+def begin(obj: Object, kind: Kind, namespace: str, *, is_taken: Callable[[Object], bool], has_generation: bool) -> None:
+    """Make the metadata of a new object: namespace, name, uid, time. BadRequest where it contradicts the request.
+
+    Only a name that is generated here evades one that `is_taken`: a name that was asked for is met by AlreadyExists.
+    """
     meta = obj["metadata"]
     if meta.get("resourceVersion"):
         raise BadRequest("resourceVersion should not be set on objects to be created")
@@ -34,7 +38,10 @@ def begin(obj: Object, kind: Kind, namespace: str, *, has_generation: bool) -> N
         meta.pop(field, None)
     settle_namespace(meta, kind, namespace)
     if not meta.get("name") and meta.get("generateName"):
-        meta["name"] = generated_name(meta["generateName"])
+        for _ in range(GENERATED_NAME_TRIES):
+            meta["name"] = generated_name(meta["generateName"])
+            if not is_taken(obj):
+                break
     meta["uid"] = str(uuid.uuid4())
     meta["creationTimestamp"] = now()
     if has_generation:

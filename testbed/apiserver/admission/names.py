@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,6 +72,9 @@ PORT_NAME = _syntax(
     r"[a-z0-9]([-a-z0-9]*[a-z0-9])?", 15,
     "must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)", "'http',  or 'web-2'",
 )  # fmt: skip
+PERCENT = _syntax(
+    "[0-9]+%", 6, "a valid percent string must be a numeric string followed by an ending '%'", "'1%',  or '93%'"
+)
 
 
 def checked(syntax: Syntax, value: str, field: str) -> Iterator[Cause]:
@@ -119,8 +122,13 @@ def check_annotations(values: Mapping[str, str], field: str) -> Iterator[Cause]:
 def label_selector(selector: Mapping[str, Any], field: str) -> Iterator[Cause]:
     """A metav1.LabelSelector whose expressions are complete."""
     yield from check_labels(selector.get("matchLabels", {}), f"{field}.matchLabels")
-    for index, expression in enumerate(selector.get("matchExpressions", [])):
-        yield from _expression(expression, f"{field}.matchExpressions[{index}]")
+    yield from expressions(selector.get("matchExpressions", []), f"{field}.matchExpressions")
+
+
+def expressions(listed: Sequence[Mapping[str, Any]], field: str) -> Iterator[Cause]:
+    """The expressions of a selector, each complete."""
+    for index, expression in enumerate(listed):
+        yield from _expression(expression, f"{field}[{index}]")
 
 
 def _expression(expression: Mapping[str, Any], field: str) -> Iterator[Cause]:

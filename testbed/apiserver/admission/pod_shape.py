@@ -89,6 +89,19 @@ _VOLUME = struct(
     downwardAPI=struct(items=list_of(anything), defaultMode=integer),
     projected=struct(sources=list_of(anything), defaultMode=integer),
 )
+_NODE_EXPRESSIONS = list_of(struct(key=text, operator=text, values=list_of(text)))
+_NODE_TERM = struct(matchExpressions=_NODE_EXPRESSIONS, matchFields=_NODE_EXPRESSIONS)
+_POD_TERM = struct(
+    labelSelector=LABEL_SELECTOR, namespaces=list_of(text), namespaceSelector=LABEL_SELECTOR, topologyKey=text
+)
+_NODE_AFFINITY = struct(
+    requiredDuringSchedulingIgnoredDuringExecution=struct(nodeSelectorTerms=list_of(_NODE_TERM)),
+    preferredDuringSchedulingIgnoredDuringExecution=list_of(struct(weight=integer, preference=_NODE_TERM)),
+)
+_POD_AFFINITY = struct(
+    requiredDuringSchedulingIgnoredDuringExecution=list_of(_POD_TERM),
+    preferredDuringSchedulingIgnoredDuringExecution=list_of(struct(weight=integer, podAffinityTerm=_POD_TERM)),
+)
 POD_SPEC = struct(
     containers=list_of(_CONTAINER),
     initContainers=list_of(_CONTAINER),
@@ -111,7 +124,7 @@ POD_SPEC = struct(
     topologySpreadConstraints=list_of(
         struct(maxSkew=integer, topologyKey=text, whenUnsatisfiable=text, labelSelector=LABEL_SELECTOR)
     ),
-    affinity=struct(nodeAffinity=anything, podAffinity=anything, podAntiAffinity=anything),
+    affinity=struct(nodeAffinity=_NODE_AFFINITY, podAffinity=_POD_AFFINITY, podAntiAffinity=_POD_AFFINITY),
     securityContext=struct(
         runAsUser=integer, runAsGroup=integer, fsGroup=integer, sysctls=list_of(struct(name=text, value=text))
     ),

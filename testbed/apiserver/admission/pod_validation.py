@@ -18,6 +18,7 @@ DNS_POLICIES = ("ClusterFirstWithHostNet", "ClusterFirst", "Default", "None")
 PULL_POLICIES = ("Always", "IfNotPresent", "Never")
 PROBES = ("livenessProbe", "readinessProbe", "startupProbe")
 PROBE_ACTIONS = ("exec", "httpGet", "tcpSocket", "grpc")
+REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
 CHANGEABLE = (
     "spec.containers[*].image,spec.initContainers[*].image,spec.activeDeadlineSeconds,spec.tolerations (only additions "
     "to existing tolerations)"
@@ -58,6 +59,7 @@ def validate_pod_spec(pod: Fields, field: str) -> Iterator[Cause]:
         if pod.get(name):
             yield from names.checked(names.DNS_LABEL, pod[name], f"{field}.{name}")
     yield from _dns(pod, field)
+    yield from _affinity(pod.get("affinity", {}), f"{field}.affinity")
 
 
 def _container(container: Fields, volumes: set[Any], field: str) -> Iterator[Cause]:
@@ -200,6 +202,23 @@ def _dns(pod: Fields, field: str) -> Iterator[Cause]:
         yield from ip_address(address, f"{field}.dnsConfig.nameservers[{index}]")
     for index, alias in enumerate(pod.get("hostAliases", [])):
         yield from ip_address(alias.get("ip", ""), f"{field}.hostAliases[{index}].ip")
+
+
+def _affinity(affinity: Fields, field: str) -> Iterator[Cause]:
+    """What must hold when the pod is scheduled. Gt and Lt, which Kubernetes has for nodes, are not served."""
+    node = affinity.get("nodeAffinity", {}).get(REQUIRED)
+    at = f"{field}.nodeAffinity.{REQUIRED}.nodeSelectorTerms"
+    if node is not None and not node.get("nodeSelectorTerms"):
+        yield required(at, "must have at least one node selector term")
+    for index, term in enumerate((node or {}).get("nodeSelectorTerms", [])):
+        for part in ("matchExpressions", "matchFields"):
+            yield from names.expressions(term.get(part, []), f"{at}[{index}].{part}")
+    for kind in ("podAffinity", "podAntiAffinity"):
+        for index, term in enumerate(affinity.get(kind, {}).get(REQUIRED, [])):
+            at = f"{field}.{kind}.{REQUIRED}[{index}]"
+            yield from names.label_selector(term.get("labelSelector", {}), f"{at}.labelSelector")
+            if not term.get("topologyKey"):
+                yield required(f"{at}.topologyKey", "can not be empty")
 
 
 def _named_once(parts: Sequence[Fields], field: str) -> Iterator[Cause]:

@@ -39,6 +39,8 @@ class Rules:
     has_generation: bool = False
     keeps_first_status: bool = False
     """Whether a status given at creation is stored: a node registers itself, status and all."""
+    keeps_spec: bool = False
+    """Whether the spec is the server's own, which no update changes: a namespace's finalizers."""
     fields: tuple[str, ...] = ()
     """What field selectors may ask for, beside metadata.name and metadata.namespace."""
 
@@ -59,7 +61,12 @@ EVENT_FIELDS = (
 
 RULES: dict[Kind, Rules] = {
     NAMESPACE: Rules(
-        cluster.NAMESPACE_SHAPE, cluster.default_namespace, cluster.valid, name=DNS_LABEL, fields=("status.phase",)
+        cluster.NAMESPACE_SHAPE,
+        cluster.default_namespace,
+        cluster.valid,
+        name=DNS_LABEL,
+        keeps_spec=True,
+        fields=("status.phase",),
     ),
     NODE: Rules(
         cluster.NODE_SHAPE,

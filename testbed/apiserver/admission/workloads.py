@@ -83,6 +83,7 @@ def validate_workload(workload: Object) -> Iterator[Cause]:
             yield invalid(f"spec.{name}", fields[name], "must be greater than or equal to 0")
     if fields.get("strategy", {}).get("type", "Recreate") not in {"Recreate", "RollingUpdate"}:
         yield unsupported("spec.strategy.type", fields["strategy"]["type"], ("Recreate", "RollingUpdate"))
+    yield from _rolling_update(fields.get("strategy", {}).get("rollingUpdate", {}))
     yield from _selector(fields)
     if "template" not in fields:
         yield required("spec.template")
@@ -99,6 +100,15 @@ def validate_workload_update(workload: Object, old: Object) -> Iterator[Cause]:
     yield from validate_workload(workload)
     if spec(workload).get("selector") != spec(old).get("selector"):
         yield immutable("spec.selector", spec(workload).get("selector"))
+
+
+def _rolling_update(rolling: Mapping[str, Any]) -> Iterator[Cause]:
+    for name in ("maxSurge", "maxUnavailable"):
+        value, field = rolling.get(name, 0), f"spec.strategy.rollingUpdate.{name}"
+        if isinstance(value, str):
+            yield from names.checked(names.PERCENT, value, field)
+        elif value < 0:
+            yield invalid(field, value, "must be greater than or equal to 0")
 
 
 def _selector(fields: Mapping[str, Any]) -> Iterator[Cause]:

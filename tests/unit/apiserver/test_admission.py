@@ -11,10 +11,11 @@ from testbed.api.kinds import CONFIG_MAP, DEPLOYMENT, NAMESPACE, NODE, POD, SERV
 from testbed.api.objects import Key, Object, name
 from testbed.apiserver.deletion import DeleteOptions
 from testbed.apiserver.resources import Resources
-from testbed.errors import BadRequest, Conflict, Forbidden, Invalid, NotFound
+from testbed.errors import AlreadyExists, BadRequest, Conflict, Forbidden, Invalid, NotFound
 from tests.unit.apiserver.parts import SPEC, config_map, deployment, namespace, opened, pod, service
 
 WEB = Key("default", "web")
+REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
 CONTAINER = {"name": "main", "image": "testbed/web"}
 
 
@@ -52,6 +53,10 @@ def template(**spec: Any) -> Object:
 
 def node(**spec: Any) -> Object:
     return {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "web"}, "spec": spec}
+
+
+def matching(operator: str) -> Object:
+    return {"matchExpressions": [{"key": "a", "operator": operator}]}
 
 
 def endpoint_slice(**fields: Any) -> Object:
@@ -161,6 +166,27 @@ MISTAKES: dict[str, tuple[Object, set[tuple[str, str]]]] = {
         deployment(template=template(restartPolicy="Never")), {("spec.template.spec.restartPolicy", "NotSupported")},
     ),
     "a negative scale": (deployment(replicas=-1), {("spec.replicas", "Invalid")}),
+    "a share that is none": (
+        deployment(strategy={"rollingUpdate": {"maxSurge": "9" * 400 + "%", "maxUnavailable": -1}}),
+        {(f"spec.strategy.rollingUpdate.{share}", "Invalid") for share in ("maxSurge", "maxUnavailable")},
+    ),
+    "an affinity for nothing": (
+        pod(affinity={"nodeAffinity": {REQUIRED: {}}}),
+        {(f"spec.affinity.nodeAffinity.{REQUIRED}.nodeSelectorTerms", "Required")},
+    ),
+    "affinities by operators that are not served": (
+        pod(
+            affinity={
+                "nodeAffinity": {REQUIRED: {"nodeSelectorTerms": [matching("Gt")]}},
+                "podAntiAffinity": {REQUIRED: [{"labelSelector": matching("?")}]},
+            }
+        ),
+        {
+            (f"spec.affinity.nodeAffinity.{REQUIRED}.nodeSelectorTerms[0].matchExpressions[0].operator", "Invalid"),
+            (f"spec.affinity.podAntiAffinity.{REQUIRED}[0].labelSelector.matchExpressions[0].operator", "Invalid"),
+            (f"spec.affinity.podAntiAffinity.{REQUIRED}[0].topologyKey", "Required"),
+        },
+    ),
     "a slice without a type": (endpoint_slice(), {("addressType", "Required")}),
     "an endpoint without an address": (
         endpoint_slice(addressType="IPv4", endpoints=[{"addresses": []}]), {("endpoints[0].addresses", "Required")},
@@ -527,3 +553,40 @@ async def test_a_node_registers_with_its_status_and_then_reports_it_apart(resour
     await created(resources, node() | {"status": {"capacity": {"pods": "110"}}})
     await resources.patch(NODE, Key("", "web"), {"status": None})
     assert resources.get(NODE, Key("", "web")).document["status"] == {"capacity": {"pods": "110"}}
+
+
+async def test_a_name_that_was_asked_for_is_taken_whatever_it_was_generated_from(resources: Resources) -> None:
+    first = await created(resources, with_metadata(name="", generateName="a-"))
+    assert name(first).startswith("a-")
+    again = with_metadata(name=name(first), generateName="a-")
+    with pytest.raises(AlreadyExists):
+        await created(resources, again)
+
+
+async def test_a_namespace_is_held_by_what_it_holds_whatever_its_spec_says(resources: Resources) -> None:
+    await created(resources, namespace("blue") | {"spec": {"finalizers": []}})
+    await created(resources, pod(nodeName="a") | {"metadata": {"name": "web", "namespace": "blue"}})
+    which = Key("", "blue")
+    await resources.patch(NAMESPACE, which, {"metadata": {"finalizers": ["example.com/hold"]}})
+    await resources.delete(NAMESPACE, which, DeleteOptions())
+    await resources.patch(NAMESPACE, which, {"spec": {"finalizers": []}})
+    assert resources.get(NAMESPACE, which).document["spec"] == {"finalizers": ["kubernetes"]}
+    await resources.delete(POD, Key("blue", "web"), DeleteOptions(grace_period_s=0))
+    assert resources.get(NAMESPACE, which).document["spec"] == {"finalizers": []}
+    await resources.update(NAMESPACE, which, namespace("blue"))
+    with pytest.raises(NotFound):
+        resources.get(NAMESPACE, which)
+
+
+async def test_a_pod_that_may_take_for_ever_can_be_deleted(resources: Resources) -> None:
+    await created(resources, pod(nodeName="a", terminationGracePeriodSeconds=1 << 62))
+    going, is_gone = await resources.delete(POD, WEB, DeleteOptions())
+    assert not is_gone
+    assert going.document["metadata"]["deletionGracePeriodSeconds"] > 10**8
+
+
+async def test_a_deletion_that_is_under_way_is_not_held_by_another_wish(resources: Resources) -> None:
+    await created(resources, pod(nodeName="a"))
+    await resources.delete(POD, WEB, DeleteOptions())
+    _, is_gone = await resources.delete(POD, WEB, DeleteOptions(grace_period_s=0, propagation="Foreground"))
+    assert is_gone

@@ -177,6 +177,17 @@ async def test_a_pod_is_bound_by_its_binding(api: Wire) -> None:
     assert status(await api.call("POST", f"{PODS}/web/binding", binding))["reason"] == "Conflict"
 
 
+async def test_a_binding_is_for_one_pod_that_is_to_run(api: Wire) -> None:
+    held = pod()
+    held["metadata"]["finalizers"] = ["example.com/hold"]
+    await api.call("POST", PODS, held)
+    binding = {"metadata": {"name": "web", "uid": "another"}, "target": {"kind": "Node", "name": "a"}}
+    assert "UID in precondition" in status(await api.call("POST", f"{PODS}/web/binding", binding))["message"]
+    await api.call("DELETE", f"{PODS}/web")
+    del binding["metadata"]["uid"]
+    assert "is being deleted" in status(await api.call("POST", f"{PODS}/web/binding", binding))["message"]
+
+
 async def test_a_bound_pod_is_deleted_in_two_phases(api: Wire) -> None:
     await api.call("POST", PODS, pod(nodeName="a", terminationGracePeriodSeconds=7))
     going = (await api.call("DELETE", f"{PODS}/web", {"kind": "DeleteOptions", "apiVersion": "v1"})).json()

@@ -10,6 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from testbed.apiserver.auth import BearerToken
+from testbed.errors import BadInput
 from tests.unit.apiserver.parts import Wire, config_map, deployment, namespace, pod, served, service, status
 
 MAPS = "/api/v1/namespaces/default/configmaps"
@@ -39,6 +41,8 @@ async def api(tmp_path: Path) -> AsyncIterator[Wire]:
         (("PUT", MAPS, config_map("a"), "application/json"), 405, "MethodNotAllowed"),
         (("POST", f"{MAPS}/a", config_map("a"), "application/json"), 405, "MethodNotAllowed"),
         (("OPTIONS", MAPS, None, ""), 405, "MethodNotAllowed"),
+        (("DELETE", "/api/v1/configmaps", None, ""), 405, "MethodNotAllowed"),
+        (("POST", PODS, pod(affinity={"podAntiAffinity": "x"}), "application/json"), 400, "BadRequest"),
         (("DELETE", "/api/v1/namespaces", None, ""), 405, "MethodNotAllowed"),
         (("GET", f"{MAPS}?limit={'9' * 5000}", None, ""), 400, "BadRequest"),
         (("POST", "/version", {}, "application/json"), 405, "MethodNotAllowed"),
@@ -139,6 +143,11 @@ async def test_the_token_is_required(api: Wire) -> None:
                 assert (health.status_code, health.text) == (200, "ok")
                 assert health.headers["content-type"].startswith("text/plain")
                 assert f"{path[1:]} check passed" in (await http.get(path, params={"verbose": ""})).text
+
+
+def test_there_is_no_empty_token() -> None:
+    with pytest.raises(BadInput, match="token is empty"):
+        BearerToken("")
 
 
 JSON = st.recursive(

@@ -27,11 +27,8 @@ def results(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     setting: Setting = request.param
     if reason := setting.why_not():
         pytest.skip(reason)
-    wanted = {
-        item.callspec.params["row"]
-        for item in request.session.items
-        if isinstance(item, pytest.Function) and item.callspec.params.get("results") == setting
-    }
+    parameters = (item.callspec.params for item in request.session.items if hasattr(item, "callspec"))
+    wanted = {given["row"] for given in parameters if given.get("results") == setting}
     with cluster(setting, tmp_path_factory.mktemp("conformance")) as own:
         judged = judge(setting, own, [row for row in ROWS if row in wanted])
         yield {result.id: result for result in judged}

@@ -74,6 +74,14 @@ def annotations(obj: Mapping[str, Any]) -> dict[str, str]:
     return metadata(obj).get("annotations") or {}
 
 
+def annotated_number(obj: Mapping[str, Any], annotation: str) -> int:
+    """The annotation as a number; 0 where there is none, or what is no number: anybody may write annotations."""
+    try:
+        return int(annotations(obj).get(annotation) or 0)
+    except ValueError:
+        return 0
+
+
 def resource_version(obj: Mapping[str, Any]) -> int:
     """metadata.resourceVersion as a number; 0 where there is none. Ours are decimal, and grow over all kinds."""
     return int(metadata(obj).get("resourceVersion") or 0)

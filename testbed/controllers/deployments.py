@@ -10,6 +10,7 @@ from testbed.api.kinds import DEPLOYMENT, POD, REPLICA_SET
 from testbed.api.objects import (
     Key,
     Object,
+    annotated_number,
     annotations,
     condition,
     controller_of,
@@ -230,7 +231,7 @@ def _condition(deployment: Object, kind: str, value: str, reason: str, message: 
     if wanted.items() <= held.items():
         return held
     moment = now()
-    since = held["lastTransitionTime"] if held.get("status") == value else moment
+    since = held.get("lastTransitionTime", moment) if held.get("status") == value else moment
     return {**wanted, "lastUpdateTime": moment, "lastTransitionTime": since}
 
 
@@ -240,4 +241,4 @@ def _scale_of(replica_set: Object) -> Scale:
 
 
 def _revision(replica_set: Object) -> int:
-    return int(annotations(replica_set).get(REVISION_ANNOTATION) or 0)
+    return annotated_number(replica_set, REVISION_ANNOTATION)

@@ -9,7 +9,7 @@ from testbed.api.kinds import POD, REPLICA_SET
 from testbed.api.objects import (
     Key,
     Object,
-    annotations,
+    annotated_number,
     condition,
     controller_of,
     is_deleting,
@@ -45,7 +45,7 @@ class ReplicaSets:
     def __init__(self, cluster: Cluster) -> None:
         self._cluster, self._client = cluster, cluster.client
         self._events = Recorder(cluster.client, "replicaset-controller")
-        self._deleted: dict[str, set[str]] = {}
+        self._deleted: dict[Key, set[str]] = {}
         self.loop = Loop("replicaset", self.reconcile, pace_s=PACE_S)
         cluster.replica_sets.on_change(self.loop.enqueue)
         cluster.pods.observe(self._pod_changed)
@@ -54,16 +54,17 @@ class ReplicaSets:
         """Make the number of pods right, then say in the status what there is."""
         replica_set = self._cluster.replica_sets.items.get(which)
         if replica_set is None:
+            self._deleted.pop(which, None)
             return
         pods = await self._pods(replica_set)
-        self._forget_deleted(replica_set, pods)
-        active = [pod for pod in pods if self._is_active(replica_set, pod)]
+        self._forget_deleted(which, pods)
+        active = [pod for pod in pods if self._is_active(which, pod)]
         missing = 0 if is_deleting(replica_set) else spec(replica_set).get("replicas", 1) - len(active)
         if missing:
             await self._create(replica_set, min(missing, BURST))
-            await self._delete(replica_set, active, min(-missing, BURST))
+            await self._delete(which, active, min(-missing, BURST))
             self.loop.enqueue(which)
-            active = [pod for pod in await self._pods(replica_set) if self._is_active(replica_set, pod)]
+            active = [pod for pod in await self._pods(replica_set) if self._is_active(which, pod)]
         await self._write_status(replica_set, active)
 
     async def _pods(self, replica_set: Object) -> list[Object]:
@@ -72,15 +73,13 @@ class ReplicaSets:
         orphans = [pod for pod in like if not controller_of(pod) and not has_ended(pod)]
         return await claim(self._client, self._cluster.pods, replica_set, [*owned, *orphans])
 
-    def _is_active(self, replica_set: Object, pod: Object) -> bool:
-        deleted = self._deleted.get(uid(replica_set), ())
-        return not has_ended(pod) and not is_deleting(pod) and uid(pod) not in deleted
+    def _is_active(self, which: Key, pod: Object) -> bool:
+        return not has_ended(pod) and not is_deleting(pod) and uid(pod) not in self._deleted.get(which, ())
 
-    def _forget_deleted(self, replica_set: Object, pods: Sequence[Object]) -> None:
-        if self._deleted.get(uid(replica_set)):
-            self._deleted[uid(replica_set)] &= {uid(pod) for pod in pods}
-        if not self._deleted.get(uid(replica_set)):
-            self._deleted.pop(uid(replica_set), None)
+    def _forget_deleted(self, which: Key, pods: Sequence[Object]) -> None:
+        left = self._deleted.pop(which, set()) & {uid(pod) for pod in pods}
+        if left:
+            self._deleted[which] = left
 
     async def _create(self, replica_set: Object, count: int) -> None:
         try:
@@ -92,12 +91,12 @@ class ReplicaSets:
     async def _create_one(self, replica_set: Object) -> None:
         self._cluster.pods.learn(await self._client.create(pod_of(replica_set)))
 
-    async def _delete(self, replica_set: Object, active: Sequence[Object], count: int) -> None:
+    async def _delete(self, which: Key, active: Sequence[Object], count: int) -> None:
         if count > 0:
-            await together(*(self._delete_one(replica_set, pod) for pod in least_wanted(active)[:count]))
+            await together(*(self._delete_one(which, pod) for pod in least_wanted(active)[:count]))
 
-    async def _delete_one(self, replica_set: Object, pod: Object) -> None:
-        deleted = self._deleted.setdefault(uid(replica_set), set())
+    async def _delete_one(self, which: Key, pod: Object) -> None:
+        deleted = self._deleted.setdefault(which, set())
         deleted.add(uid(pod))
         try:
             await self._client.delete(POD, name(pod), namespace(pod), uid=uid(pod))
@@ -173,7 +172,7 @@ def least_wanted(pods: Sequence[Object]) -> list[Object]:
             bool(node_of(pod)),
             phases.get(status(pod).get("phase", "Pending"), 0),
             is_ready(pod),
-            int(annotations(pod).get(DELETION_COST) or 0),
+            annotated_number(pod, DELETION_COST),
             -crowds[node_of(pod)],
             -_ready_since_s(pod),
             -max((c.get("restartCount", 0) for c in status(pod).get("containerStatuses") or []), default=0),

@@ -122,7 +122,7 @@ def _offers(node: Object) -> tuple[Any, ...]:
 
 def _unschedulable(pod: Object, why: str) -> list[dict[str, Any]]:
     held = condition(pod, "PodScheduled")
-    since = held["lastTransitionTime"] if held.get("status") == "False" else now()
+    since = held.get("lastTransitionTime", now()) if held.get("status") == "False" else now()
     others = [c for c in status(pod).get("conditions") or [] if c.get("type") != "PodScheduled"]
     verdict = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": why}
     return [*others, {**verdict, "lastTransitionTime": since}]

@@ -81,7 +81,7 @@ def ports_in(slice_: Object) -> Ports:
     """The ports of a slice, as `endpoint.ports_of` names them."""
     return tuple(
         sorted(
-            Port(port.get("name", ""), port.get("protocol", "TCP"), port["port"], port.get("appProtocol", ""))
+            Port(port.get("name", ""), port.get("protocol", "TCP"), port.get("port", 0), port.get("appProtocol", ""))
             for port in slice_.get("ports") or []
         )
     )

@@ -158,3 +158,17 @@ async def test_an_orphaned_replica_set_is_adopted_and_replaced(client: Client) -
         await status_becomes(client, replicas=2, availableReplicas=2)
         adopted = await client.get(REPLICA_SET, name(orphan), "default")
         assert controller_of(adopted)["uid"] == uid(owner)
+
+
+async def test_a_revision_that_is_no_number_and_a_condition_without_a_time_hold_nothing_up(client: Client) -> None:
+    await add_node(client, "a")
+    async with controlled(client):
+        await client.create(deployment(1))
+        await status_becomes(client, availableReplicas=1)
+        [old] = (await client.list(REPLICA_SET)).items
+        note = {"metadata": {"annotations": {REVISION_ANNOTATION: "first"}}}
+        await client.patch(REPLICA_SET, name(old), note, "default")
+        bare = {"status": {"conditions": [{"type": "Available", "status": "False"}]}}
+        await client.patch(DEPLOYMENT, "web", bare, "default", subresource="status")
+        await set_image(client, "web:2")
+        await status_becomes(client, updatedReplicas=1, availableReplicas=1, replicas=1)

@@ -148,6 +148,12 @@ def test_the_least_useful_pods_are_given_up_first() -> None:
     ]  # fmt: skip
 
 
+def test_a_cost_that_is_no_number_costs_nothing() -> None:
+    dear, odd = pod("dear"), pod("odd")
+    dear["metadata"]["annotations"], odd["metadata"]["annotations"] = {DELETION_COST: "5"}, {DELETION_COST: "much"}
+    assert [name(found) for found in least_wanted([dear, odd])] == ["odd", "dear"]
+
+
 STEPS = st.lists(
     st.one_of(
         st.tuples(st.just("scale"), st.integers(0, 6)),

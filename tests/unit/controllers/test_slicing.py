@@ -66,6 +66,13 @@ def test_a_slice_belongs_to_its_service_and_says_who_wrote_it_when_and_why() -> 
     assert made["addressType"] == "IPv4"
 
 
+def test_a_slice_whose_port_somebody_took_away_is_set_right() -> None:
+    [made] = planned({HTTP: endpoints(1)}).create
+    spoiled = {**made, "ports": [{"name": "", "protocol": "TCP"}]}
+    [written] = planned({HTTP: endpoints(1)}, [spoiled]).update
+    assert written["ports"] == made["ports"]
+
+
 def test_slices_of_a_headless_service_are_labelled_so() -> None:
     headless = {**WEB, "spec": {**WEB["spec"], "clusterIP": "None"}}
     [made] = plan(headless, IPV4, {HTTP: endpoints(1)}, [], NOW).create

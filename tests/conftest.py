@@ -18,6 +18,7 @@ TIERS = {
     "kernel": "throw-away network namespaces: root, or a user namespace",
     "netns": "whole clusters on bare namespaces",
     "docker": "whole clusters on a Docker engine",
+    "clients": "programs that are not ours against the API, where they are installed",
     "vm": "what this kernel lacks, in a virtual machine",
 }
 REQUIRED = frozenset(filter(None, os.environ.get("TESTBED_REQUIRE", "").split(",")))
@@ -60,6 +61,8 @@ def tier_of(item: pytest.Item) -> str:
     top = item.path.relative_to(_HERE).parts[0]
     if top in ("unit", "kernel", "vm"):
         return top
+    if "kubectl" in item.name:
+        return "clients"
     return "docker" if "docker" in item.name.partition("[")[2] else "netns"
 
 

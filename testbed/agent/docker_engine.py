@@ -17,7 +17,7 @@ CONNECTIONS = 16
 DEFAULT_SOCKET = "/var/run/docker.sock"
 
 
-def connect(url: str = "", *, timeout_s: float = 120.0) -> docker.DockerClient:
+def connect(url: str = "", *, timeout_s: int = 120) -> docker.DockerClient:
     """A client of the engine at `url`, by default the one that DOCKER_HOST names, otherwise this machine's.
 
     Raises MachineLacks where none answers. `timeout_s` bounds each request, and each silence within a stream.

@@ -46,7 +46,7 @@ class Looks:
             return kept.container
         with explained("looking at a container"):
             try:
-                found = self._engine.api.inspect_container(container)
+                found: Mapping[str, Any] = self._engine.api.inspect_container(container)
             except NotFound:
                 self._kept.pop(container, None)
                 return None

@@ -20,7 +20,7 @@ RUNTIMES = {
 }
 """Where each runtime is; importing the docker SDK takes longer than many a command."""
 DEFAULT_DOCKER_SOCKET = "/var/run/docker.sock"
-PING_TIMEOUT_S = 2.0
+PING_TIMEOUT_S = 2
 
 
 @dataclass(frozen=True)

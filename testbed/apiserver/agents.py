@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import ssl
 from collections.abc import Mapping
 from contextlib import suppress
@@ -13,9 +12,9 @@ from testbed.api.kinds import NODE
 from testbed.api.objects import Key, Object, metadata, name, namespace, spec, status
 from testbed.apiserver.exchange import parsed
 from testbed.apiserver.resources import Resources
+from testbed.client.connection import Connection, Server
 from testbed.errors import ApiError, BadRequest, ServiceUnavailable, api_error
 
-CONNECT_TIMEOUT_S = 5.0
 DEFAULT_CONTAINER = "kubectl.kubernetes.io/default-container"
 
 
@@ -31,13 +30,15 @@ class Agents:
         """To be sent with every request."""
         return {"Authorization": f"Bearer {self.token}"}
 
-    async def connect(self, address: str, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """A TLS connection. ServiceUnavailable."""
-        try:
-            async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                return await asyncio.open_connection(address, port, ssl=self.tls)
-        except (OSError, TimeoutError) as error:
-            raise unreachable(address, port, error) from error
+    async def connect(self, address: str, port: int) -> Connection:
+        """A TLS connection. OSError, TimeoutError."""
+        return await Server(address, port, self.tls).connect()
+
+    def request(self, address: str, target: str) -> bytes:
+        """A GET, the only one of its connection."""
+        lines = [f"GET {target} HTTP/1.1", f"Host: {address}", "Connection: close"]
+        lines += [f"{name}: {value}" for name, value in self.headers.items()]
+        return "\r\n".join([*lines, "", ""]).encode()
 
 
 def unreachable(address: str, port: int, error: BaseException) -> ServiceUnavailable:

@@ -70,8 +70,12 @@ class Agent:
                 "code": 404,
                 "message": "no such pod",
             }
-            return Response(404, "Not Found", Headers(), orjson.dumps(status))
-        return Response(200, "OK", Headers({"Content-Type": "text/plain"}), b"one\ntwo\n")
+            return _response(404, "Not Found", orjson.dumps(status))
+        return _response(200, "OK", b"one\ntwo\n")
+
+
+def _response(code: int, reason: str, body: bytes) -> Response:
+    return Response(code, reason, Headers({"Content-Length": str(len(body)), "Connection": "close"}), body)
 
 
 @asynccontextmanager

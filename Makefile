@@ -12,13 +12,13 @@ help:  ## list these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{ printf "  make %-12s %s\n", $$1, $$2 }'
 
 setup:  ## make .venv, and install missing Debian packages (as root) or say which
-	@PYTHON="$(PYTHON)" tools/setup
+	@PYTHON="$(PYTHON)" .ci/setup
 
 compare: setup  ## what the overlay costs: bring clusters up, measure, print, write a report, remove everything
 	$(BIN)/testbed compare $(COMPARISON)
 
 test: setup  ## every test that this machine can run, those of whole clusters included
-	tools/test
+	tests/run
 
 check: setup  ## format, lint, types, imports and the quick tests
 	$(BIN)/ruff format --check .

@@ -80,6 +80,9 @@ BENCHES = (
         (
             Target("overlay-over-hand", "ratio", 1.02, LOWER, "our overlay over the same by hand, latency, two CPUs"),
             Target("overlay-over-hand-one-cpu", "ratio", 1.02, LOWER, "the same with both ends on one CPU"),
+            Target(
+                "overlay-over-hand-same-rules", "ratio", 1.02, LOWER, "and with our nodes' nft rules in the other's"
+            ),
         ),
         overlay.over_hand,
         overlay.why_not,

@@ -34,11 +34,12 @@ class Side:
 
 @dataclass(frozen=True)
 class Wired:
-    """What it takes to use the path: both pods' namespaces and the address of the second pod."""
+    """What it takes to use the path: both pods' namespaces, the address of the second pod, and the nodes'."""
 
     client_netns: Path
     server_netns: Path
     address: str
+    nodes: tuple[Path, ...]
 
 
 A = Side("a", "198.18.0.11", "10.244.0", "02:00:00:00:00:0a")
@@ -54,7 +55,8 @@ def path(mtu: int, underlay_mtu: int = 1500) -> Iterator[Wired]:
         _switch(prefix)
         for side, peer in ((A, B), (B, A)):
             _node(prefix, side, peer, mtu, underlay_mtu)
-        yield Wired(Path(f"/run/netns/{prefix}-pa"), Path(f"/run/netns/{prefix}-pb"), B.pod)
+        pa, pb, a, b = (Path(f"/run/netns/{prefix}-{place}") for place in ("pa", "pb", "a", "b"))
+        yield Wired(pa, pb, B.pod, (a, b))
     finally:
         for place in ("pa", "pb", "a", "b", "switch"):
             run("ip", "netns", "delete", f"{prefix}-{place}")

@@ -64,14 +64,16 @@ class ReplicaSets:
             await self._create(replica_set, min(missing, BURST))
             await self._delete(which, active, min(-missing, BURST))
             self.loop.enqueue(which)
-            active = [pod for pod in await self._pods(replica_set) if self._is_active(which, pod)]
+            active = [pod for pod in self._owned(replica_set) if self._is_active(which, pod)]
         await self._write_status(replica_set, active)
 
     async def _pods(self, replica_set: Object) -> list[Object]:
-        owned = self._cluster.dependents[POD][uid(replica_set)]
         like = selectable(self._cluster.pods_by_label, namespace(replica_set), match_labels(replica_set))
         orphans = [pod for pod in like if not controller_of(pod) and not has_ended(pod)]
-        return await claim(self._client, self._cluster.pods, replica_set, [*owned, *orphans])
+        return await claim(self._client, self._cluster.pods, replica_set, [*self._owned(replica_set), *orphans])
+
+    def _owned(self, replica_set: Object) -> Sequence[Object]:
+        return self._cluster.dependents[POD][uid(replica_set)]
 
     def _is_active(self, which: Key, pod: Object) -> bool:
         return not has_ended(pod) and not is_deleting(pod) and uid(pod) not in self._deleted.get(which, ())

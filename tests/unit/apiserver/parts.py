@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import signal
 import socket
 import ssl
@@ -17,7 +18,7 @@ from typing import Any
 import httpx
 import orjson
 
-from testbed.api.kinds import NAMESPACE
+from testbed.api.kinds import NAMESPACE, kind_of
 from testbed.api.objects import Object
 from testbed.apiserver.agents import Agents
 from testbed.apiserver.auth import BearerToken
@@ -31,6 +32,7 @@ from testbed.topology.spec import ClusterSpec, HostSpec, NetworkSpec, ServicesSp
 from testbed.waiting import wait_until
 
 TOKEN = "a-secret"
+CONTAINER = {"name": "main", "image": "testbed/web"}
 SPEC = ClusterSpec(
     name="small",
     runtime="netns",
@@ -194,8 +196,7 @@ def config_map(name: str, namespace: str = "default", **data: str) -> Object:
 def pod(name: str = "web", **spec: Any) -> Object:
     """A Pod of one container."""
     meta = {"name": name, "namespace": "default"}
-    containers = [{"name": "main", "image": "testbed/web"}]
-    return {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": {"containers": containers, **spec}}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": {"containers": [{**CONTAINER}], **spec}}
 
 
 def service(name: str = "web", **spec: Any) -> Object:
@@ -214,3 +215,31 @@ def deployment(name: str = "web", **spec: Any) -> Object:
         "metadata": {"name": name, "namespace": "default"},
         "spec": {"selector": {"matchLabels": labels}, "template": template, **spec},
     }
+
+
+def with_metadata(**fields: Any) -> Object:
+    """The ConfigMap a, with more metadata."""
+    obj = config_map("a")
+    obj["metadata"] |= fields
+    return obj
+
+
+def with_container(**fields: Any) -> Object:
+    """A Pod whose container says more."""
+    return pod(containers=[{**CONTAINER, **fields}])
+
+
+def template(**spec: Any) -> Object:
+    """A pod template, labelled app=web."""
+    return {"metadata": {"labels": {"app": "web"}}, "spec": {"containers": [{**CONTAINER}], **spec}}
+
+
+def node(**spec: Any) -> Object:
+    """The Node web."""
+    return {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "web"}, "spec": spec}
+
+
+async def created(resources: Resources, obj: Object) -> Object:
+    """What was stored of it."""
+    space = obj["metadata"].get("namespace", "")
+    return (await resources.create(kind_of(obj), space, copy.deepcopy(obj))).copy()

@@ -16,28 +16,33 @@ ADDED, MODIFIED, DELETED, BOOKMARK = "ADDED", "MODIFIED", "DELETED", "BOOKMARK"
 class Record:
     """One version of an object: its JSON as it travels, and its document, which is made when somebody asks."""
 
-    __slots__ = ("_document", "raw", "version")
+    __slots__ = ("_document", "_is_superseded", "raw", "version")
 
     def __init__(self, raw: bytes, version: int, document: Object | None = None) -> None:
         self.raw = raw
         self.version = version
         self._document = document
+        self._is_superseded = False
 
     @property
     def document(self) -> Object:
         """The one shared document. Whoever reads it must not change it; `copy` is for that."""
-        if self._document is None:
-            self._document = orjson.loads(self.raw)
-        return self._document
+        if self._document is not None:
+            return self._document
+        document = self.copy()
+        if not self._is_superseded:
+            self._document = document
+        return document
 
     def copy(self) -> Object:
         """A document of the caller's own."""
         copied: Object = orjson.loads(self.raw)
         return copied
 
-    def forget_document(self) -> None:
-        """Keep only the JSON: a superseded version is rarely looked into, and its document is five times as large."""
-        self._document = None
+    def supersede(self) -> None:
+        """Keep only the JSON from now on: a former version is rarely looked into, and its document is five times as
+        large."""
+        self._document, self._is_superseded = None, True
 
 
 @dataclass(frozen=True, slots=True)

@@ -152,7 +152,7 @@ class Store:
         if row.version > self._histories[kind].floor:
             self._histories[kind].append(change)
         if old is not None:
-            old.forget_document()
+            old.supersede()
         self.version = row.version
 
     def _stage(self, event: str, kind: Kind, which: Key, obj: Object, old: Record | None) -> Record:
@@ -204,7 +204,9 @@ class Store:
         history = self._histories[change.kind]
         history.append(change)
         if change.old is not None:
-            change.old.forget_document()
+            change.old.supersede()
+        if change.type == DELETED:
+            change.new.supersede()
         for evicted in history.evict():
             if evicted.old is not None:
                 self._obsolete.append(evicted.old.version)

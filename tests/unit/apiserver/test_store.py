@@ -171,6 +171,18 @@ async def test_a_list_can_be_had_as_it_was(store: Store) -> None:
     assert then == [("a", {"x": "1"}), ("b", {})]
 
 
+async def test_only_what_is_there_keeps_its_document_in_memory(store: Store) -> None:
+    first = store.create(CONFIG_MAP, config_map("a", x="1"))
+    second = store.update(CONFIG_MAP, changed(store, A, x="2"))
+    store.settle()
+    assert first.document == first.document
+    assert first.document is not first.document
+    assert second.document is second.document
+    gone = store.delete(CONFIG_MAP, A)
+    store.settle()
+    assert gone.document is not gone.document
+
+
 async def test_a_full_disk_takes_back_what_was_staged_and_says_so(store: Store) -> None:
     kept = store.create(CONFIG_MAP, config_map("kept")).version
     store.settle()

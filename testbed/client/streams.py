@@ -75,11 +75,13 @@ class ExecStream:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self._pump is not None:
-            self._pump.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._pump
-        await self._open().close()
+        try:
+            if self._pump is not None:
+                self._pump.cancel()
+                with suppress(asyncio.CancelledError):
+                    await self._pump  # raises what ended its input, if that was not us
+        finally:
+            await self._open().close()
 
     async def __aiter__(self) -> AsyncIterator[tuple[Channel, bytes]]:
         try:

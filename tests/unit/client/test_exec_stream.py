@@ -51,6 +51,25 @@ async def test_what_a_program_writes_and_its_exit_code_come_back(tmp_path: Path)
     assert (output.exit_code, output.stdout, output.stderr) == (3, b"outmore", b"err")
 
 
+async def test_an_input_that_fails_is_told_and_ends_the_program(tmp_path: Path) -> None:
+    ended = asyncio.Event()
+
+    async def program(connection: ServerConnection) -> None:
+        await connection.wait_closed()
+        ended.set()
+
+    async def broken() -> AsyncIterator[bytes]:
+        yield b"half"
+        raise OSError("the disk is gone")
+
+    async with serving(program, tmp_path) as client:
+        with pytest.raises(OSError, match="the disk is gone"):
+            async with client.exec("default", "web", ["cat"], stdin=broken()):
+                await asyncio.sleep(0.05)
+        async with asyncio.timeout(2):
+            await ended.wait()
+
+
 async def test_the_request_names_pod_command_and_token(tmp_path: Path) -> None:
     seen: list[Request] = []
 

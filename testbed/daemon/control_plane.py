@@ -104,8 +104,10 @@ async def _resources(options: Options) -> AsyncIterator[Resources]:
         await resources.resume()
         expiry = EventExpiry(resources)
         expiry.start()
-        yield resources
-        expiry.stop()
+        try:
+            yield resources
+        finally:
+            expiry.stop()
     finally:
         store.close()
 

@@ -71,6 +71,8 @@ def _with_verbosity(function: Callable[..., None]) -> Callable[..., None]:
         _set_up_logging(verbose)
         function(*args, **options)
 
+    paragraphs = (inspect.getdoc(function) or "").split("\n\n")
+    verbose_too.__doc__ = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)  # help wraps by itself
     signature = inspect.signature(function, eval_str=True)
     option = inspect.Parameter("verbose", inspect.Parameter.KEYWORD_ONLY, default=0, annotation=Verbosity)
     verbose_too.__signature__ = signature.replace(parameters=[*signature.parameters.values(), option])  # type: ignore[attr-defined]

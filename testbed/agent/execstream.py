@@ -20,9 +20,10 @@ from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 
 from testbed.agent.sandbox import ExecSession
+from testbed.api.wellknown import EXEC_SUBPROTOCOL
 from testbed.errors import ApiError, TestbedError
 
-SUBPROTOCOL = Subprotocol("v5.channel.k8s.io")
+SUBPROTOCOL = Subprotocol(EXEC_SUBPROTOCOL)
 STDIN, STDOUT, STDERR, STATUS, RESIZE, CLOSE = 0, 1, 2, 3, 4, 255
 BLOCK = 1 << 16
 

@@ -34,6 +34,11 @@ LEASE_NAMESPACE = "kube-node-lease"
 CLUSTER_CONFIG_MAP = "testbed"
 """ConfigMap kube-system/testbed; its key `spec.json` is the ClusterSpec that everybody follows."""
 
+EXEC_SUBPROTOCOL = "v5.channel.k8s.io"
+"""Of the WebSockets of exec, from the client over the API server to the agent (KEP-4006)."""
+SAFE_ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
+"""Of generated names and hashes: no vowels, no look-alikes, so that none spells a word (apimachinery util/rand)."""
+
 API_PORT = 6443
 AGENT_PORT = 10250
 VXLAN_PORT = 8472

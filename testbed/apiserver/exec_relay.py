@@ -13,14 +13,15 @@ from websockets.frames import CloseCode
 from websockets.typing import Subprotocol
 
 from testbed.api.kinds import POD
+from testbed.api.wellknown import EXEC_SUBPROTOCOL
 from testbed.apiserver.agents import Agents, agent_of, agent_path, container_of, refused, unreachable
 from testbed.apiserver.auth import BearerToken
 from testbed.apiserver.exchange import JSON, Request, Send
+from testbed.apiserver.refusals import no_subprotocol
 from testbed.apiserver.resources import Resources
 from testbed.apiserver.routes import nothing_there, target
-from testbed.errors import ApiError, BadRequest
+from testbed.errors import ApiError
 
-PROTOCOL = "v5.channel.k8s.io"
 PASSED_ON = ("command", "stdin", "stdout", "stderr", "tty")
 
 
@@ -34,7 +35,7 @@ async def serve(request: Request, send: Send, token: BearerToken, resources: Res
         await _refuse(send, error)
         return
     async with agent:
-        await send({"type": "websocket.accept", "subprotocol": PROTOCOL})
+        await send({"type": "websocket.accept", "subprotocol": EXEC_SUBPROTOCOL})
         await _relay(request, send, agent)
 
 
@@ -42,8 +43,8 @@ async def _dialled(request: Request, resources: Resources, agents: Agents) -> Cl
     addressed = target(request.path)
     if addressed.kind != POD or addressed.subresource != "exec":
         raise nothing_there()
-    if PROTOCOL not in request.header(b"sec-websocket-protocol").decode("latin-1"):
-        raise BadRequest(f"you must specify at least 1 of the WebSocket sub-protocols: {PROTOCOL}")
+    if EXEC_SUBPROTOCOL not in request.header(b"sec-websocket-protocol").decode("latin-1"):
+        raise no_subprotocol()
     pod = resources.get(POD, addressed.key).document
     path = agent_path(pod, container_of(pod, request.query.get("container", "")), "exec")
     options = urlencode([(name, value) for name, value in request.parameters if name in PASSED_ON])
@@ -53,7 +54,7 @@ async def _dialled(request: Request, resources: Resources, agents: Agents) -> Cl
             f"wss://{address}:{port}{path}?{options}",
             ssl=agents.tls,
             additional_headers=agents.headers,
-            subprotocols=[Subprotocol(PROTOCOL)],
+            subprotocols=[Subprotocol(EXEC_SUBPROTOCOL)],
             compression=None,
             max_size=None,
             proxy=None,

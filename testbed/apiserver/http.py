@@ -33,6 +33,7 @@ from testbed.apiserver.exchange import (
 )
 from testbed.apiserver.lists import list_response, whole
 from testbed.apiserver.records import Record
+from testbed.apiserver.refusals import no_subprotocol
 from testbed.apiserver.resources import Resources
 from testbed.apiserver.routes import Target, target
 from testbed.apiserver.selection import selection
@@ -171,7 +172,7 @@ class ApiServer:
         return await logs.open_log(self._agents, self._resources, pod, request)
 
     async def _exec_without_upgrade(self, _addressed: Target, _request: Request) -> Answer:
-        raise BadRequest("you must specify at least 1 of the WebSocket sub-protocols: v5.channel.k8s.io")
+        raise no_subprotocol()
 
 
 def not_allowed() -> MethodNotAllowed:

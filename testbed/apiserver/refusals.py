@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 
 from testbed.api.kinds import Kind
+from testbed.api.wellknown import EXEC_SUBPROTOCOL
 from testbed.errors import AlreadyExists, BadRequest, Conflict, Forbidden, Invalid, NotFound
 
 STALE = "the object has been modified; please apply your changes to the latest version and try again"
@@ -103,6 +104,11 @@ def cannot_be_read(kind: Kind, causes: Sequence[Cause]) -> BadRequest:
     said = "; ".join(str(cause) for cause in causes)
     message = f'{kind.kind} in version "{kind.version}" cannot be handled as a {kind.kind}: {said}'
     return BadRequest(message, details={"causes": [cause.wire() for cause in causes]})
+
+
+def no_subprotocol() -> BadRequest:
+    """exec without a WebSocket, or in none of its forms that are served."""
+    return BadRequest(f"you must specify at least 1 of the WebSocket sub-protocols: {EXEC_SUBPROTOCOL}")
 
 
 def about(kind: Kind, name: str) -> dict[str, Any]:

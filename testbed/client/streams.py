@@ -19,9 +19,10 @@ from websockets.asyncio.client import ClientConnection, connect, unix_connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 from websockets.typing import Subprotocol
 
+from testbed.api.wellknown import EXEC_SUBPROTOCOL
 from testbed.errors import ApiError, ServiceUnavailable, api_error
 
-SUBPROTOCOL = Subprotocol("v5.channel.k8s.io")
+SUBPROTOCOL = Subprotocol(EXEC_SUBPROTOCOL)
 _CHUNK = 32 * 1024
 
 

@@ -26,7 +26,7 @@ from testbed.api.objects import (
     uid,
 )
 from testbed.api.selectors import structured_selector
-from testbed.api.wellknown import POD_TEMPLATE_HASH_LABEL, REVISION_ANNOTATION
+from testbed.api.wellknown import POD_TEMPLATE_HASH_LABEL, REVISION_ANNOTATION, SAFE_ALPHABET
 from testbed.controllers.cluster import Cluster, has_ended, match_labels, selectable, selecting
 from testbed.controllers.events import Recorder
 from testbed.controllers.loop import Loop, together
@@ -34,8 +34,6 @@ from testbed.controllers.ownership import claim
 from testbed.controllers.rollout import Scale, next_scales, strategy_of
 
 PACE_S = 0.02
-_ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
-"""No vowels, no look-alikes: a hash never spells a word (apimachinery util/rand)."""
 
 
 class Deployments:
@@ -154,8 +152,8 @@ def template_hash(deployment: Object) -> str:
     number = int.from_bytes(hashlib.sha256(template).digest()[:8])
     digits = []
     for _ in range(10):
-        number, digit = divmod(number, len(_ALPHABET))
-        digits.append(_ALPHABET[digit])
+        number, digit = divmod(number, len(SAFE_ALPHABET))
+        digits.append(SAFE_ALPHABET[digit])
     return "".join(digits)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from testbed.api.kinds import Kind
 from testbed.api.objects import Object, now
+from testbed.api.wellknown import SAFE_ALPHABET
 from testbed.apiserver import refusals
 from testbed.apiserver.admission import names
 from testbed.apiserver.admission.names import Syntax
@@ -18,8 +19,6 @@ from testbed.errors import BadRequest
 SYSTEM_FIELDS = ("uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation")
 IGNORED_FIELDS = ("selfLink", "managedFields")
 OPTIONAL_FIELDS = ("labels", "annotations", "finalizers", "ownerReferences", "generateName")
-SUFFIX_ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
-"""No vowels, so that no suffix is a word (apimachinery `pkg/util/rand`)."""
 SUFFIX_LENGTH = 5
 MAX_GENERATED_BASE = 63 - SUFFIX_LENGTH
 GENERATED_NAME_TRIES = 8
@@ -74,7 +73,7 @@ def settle_namespace(meta: dict[str, Any], kind: Kind, namespace: str) -> None:
 
 def generated_name(base: str) -> str:
     """`base` and five random characters."""
-    suffix = "".join(secrets.choice(SUFFIX_ALPHABET) for _ in range(SUFFIX_LENGTH))
+    suffix = "".join(secrets.choice(SAFE_ALPHABET) for _ in range(SUFFIX_LENGTH))
     return base[:MAX_GENERATED_BASE] + suffix
 
 

@@ -53,10 +53,10 @@ class Engine:
     @classmethod
     def of_source(cls, name: str, source: str) -> Engine:
         """From a locustfile's text, as it arrives over a stream."""
-        directory = Path(tempfile.mkdtemp(prefix="locustfile-"))
-        path = directory / name
-        path.write_text(source)
-        return cls(path)
+        with tempfile.TemporaryDirectory(prefix="locustfile-") as directory:
+            path = Path(directory) / name
+            path.write_text(source)
+            return cls(path)
 
     @contextmanager
     def users(self, host: str, count: int) -> Iterator[None]:

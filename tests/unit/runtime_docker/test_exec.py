@@ -21,13 +21,17 @@ UPGRADED = b"HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\
 
 
 class ScriptedEngine:
-    """Answers every exec with the same bytes, and keeps what the program is sent."""
+    """Answers every exec with the same bytes, and keeps what the program is sent.
 
-    def __init__(self, path: Path, answer: bytes, exit_code: int = 0) -> None:
+    The program ends with its answer, or (`reads_on`) with its input.
+    """
+
+    def __init__(self, path: Path, answer: bytes, exit_code: int = 0, *, reads_on: bool = False) -> None:
         self.path = path
         self.request = b""
         self.sent = b""
         self._answer = answer
+        self._reads_on = reads_on
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._listener.bind(str(path))
         self._listener.listen()
@@ -56,7 +60,8 @@ class ScriptedEngine:
             while not self.request.endswith(b"}"):
                 self.request += connection.recv(1000)
             connection.sendall(self._answer)
-            connection.shutdown(socket.SHUT_WR)
+            if not self._reads_on:
+                connection.shutdown(socket.SHUT_WR)
             while data := connection.recv(1 << 16):
                 self.sent += data
 
@@ -65,8 +70,8 @@ class ScriptedEngine:
 def scripted(tmp_path: Path) -> Iterator[Any]:
     engines: list[ScriptedEngine] = []
 
-    def make(answer: bytes, exit_code: int = 0) -> ScriptedEngine:
-        engines.append(ScriptedEngine(tmp_path / "engine.sock", answer, exit_code))
+    def make(answer: bytes, exit_code: int = 0, *, reads_on: bool = False) -> ScriptedEngine:
+        engines.append(ScriptedEngine(tmp_path / "engine.sock", answer, exit_code, reads_on=reads_on))
         return engines[0]
 
     yield make
@@ -110,7 +115,7 @@ def test_a_terminal_has_one_stream_without_frames(scripted: Any) -> None:
 
 
 def test_what_is_written_reaches_the_program_up_to_its_end(scripted: Any) -> None:
-    engine = scripted(UPGRADED)
+    engine = scripted(UPGRADED, reads_on=True)
     program = engine.execute(stdin=True)
     assert program.stdin is not None
     program.stdin.write(b"hello")

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 
 import pytest
 
 from tests.conformance.rows import ROWS, Row
 from tests.conformance.runner import Result
 from tests.conformance.subjects import Setting, cluster, judge, settings
-
-Results = dict[str, Result]
 
 CASES = [
     pytest.param(setting, row, id=f"{setting}-{row.id}")
@@ -20,24 +19,31 @@ CASES = [
 ]
 
 
-@pytest.fixture(scope="module")
-def judged(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Callable[[Setting], Results]:
-    """The selected rows of a setting, judged on a cluster of theirs when the first of them is asked for."""
-    parameters = [item.callspec.params for item in request.session.items if hasattr(item, "callspec")]
-    held: dict[Setting, Results] = {}
+@pytest.fixture(scope="session")
+def judged(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[Setting], dict[str, Result]]:
+    """The selected rows of a setting, judged on a cluster of their own when one of them is first asked for."""
+    calls = [
+        item.callspec.params
+        for item in request.session.items
+        if isinstance(item, pytest.Function) and hasattr(item, "callspec")
+    ]
+    selected = {(params["setting"], params["row"]) for params in calls if "setting" in params}
 
-    def of(setting: Setting) -> Results:
-        if setting not in held:
-            wanted = {given["row"] for given in parameters if given.get("setting") == setting}
-            with cluster(setting, tmp_path_factory.mktemp("conformance")) as own:
-                held[setting] = {result.id: result for result in judge(setting, own, [r for r in ROWS if r in wanted])}
-        return held[setting]
+    @cache
+    def judge_all(setting: Setting) -> dict[str, Result]:
+        rows = [row for row in ROWS if (setting, row) in selected]
+        with cluster(setting, tmp_path_factory.mktemp("conformance")) as own:
+            return {result.id: result for result in judge(setting, own, rows)}
 
-    return of
+    return judge_all
 
 
 @pytest.mark.parametrize(("setting", "row"), CASES)
-def test_what_kubernetes_promises_holds(setting: Setting, row: Row, judged: Callable[[Setting], Results]) -> None:
+def test_what_kubernetes_promises_holds(
+    setting: Setting, row: Row, judged: Callable[[Setting], dict[str, Result]]
+) -> None:
     if reason := setting.why_not():
         pytest.skip(reason)
     result = judged(setting)[row.id]

@@ -12,6 +12,7 @@ from collections.abc import Generator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 TIERS = {
     "unit": "pure, or over a fake: everywhere, in seconds",
@@ -23,6 +24,10 @@ TIERS = {
 }
 REQUIRED = frozenset(filter(None, os.environ.get("TESTBED_REQUIRE", "").split(",")))
 _HERE = Path(__file__).parent
+
+# Time judges nothing here: two cores may be busy with something else.
+settings.register_profile("testbed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("testbed")
 _OUTCOMES = pytest.StashKey["Outcomes"]()
 
 

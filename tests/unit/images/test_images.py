@@ -12,10 +12,10 @@ from testbed.runtime.images import ROLES, install_command, outdated, references,
 from testbed.runtime.images_base import bootstrap_command, source_lines
 
 TARGETS = """\
-http://deb.debian.org/debian/ bookworm main Debian
-http://deb.debian.org/debian/ bookworm main Debian
-http://deb.debian.org/debian/ bookworm contrib Debian
-http://deb.debian.org/debian-security/ bookworm-security main Debian
+http://mirror.example/debian/ bookworm main Debian
+http://mirror.example/debian/ bookworm main Debian
+http://mirror.example/debian/ bookworm contrib Debian
+http://mirror.example/debian-security/ bookworm-security main Debian
 https://deb.nodesource.com/node_20.x/ nodistro main . nodistro
 """
 
@@ -96,8 +96,8 @@ def test_the_lock_has_no_index_and_a_hash_for_every_library() -> None:
 
 def test_sources_are_those_of_the_distribution_each_once() -> None:
     assert source_lines(TARGETS, {"debian"}) == [
-        "deb http://deb.debian.org/debian/ bookworm main contrib",
-        "deb http://deb.debian.org/debian-security/ bookworm-security main",
+        "deb http://mirror.example/debian/ bookworm main contrib",
+        "deb http://mirror.example/debian-security/ bookworm-security main",
     ]
 
 

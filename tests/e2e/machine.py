@@ -93,8 +93,8 @@ def directories_of(cluster: str) -> list[Path]:
     """Where a netns cluster of this user may keep files (the XDG base directories, and what stands in for them)."""
     state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state")
     runtime = os.environ.get("XDG_RUNTIME_DIR")
-    roots = [state / "testbed", Path("/run/testbed"), Path(tempfile.gettempdir()) / f"testbed-{os.getuid()}"]
-    return [root / cluster for root in [*roots, *([Path(runtime) / "testbed"] if runtime else [])]]
+    own = Path(tempfile.gettempdir()) / f"testbed-{os.getuid()}" if os.getuid() else Path("/run/testbed")
+    return [root / cluster for root in [state / "testbed", own, *([Path(runtime) / "testbed"] if runtime else [])]]
 
 
 def _files_of(cluster: str) -> Iterator[str]:

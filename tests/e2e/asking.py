@@ -37,7 +37,9 @@ async def value(program: ExecStream, looking: asyncio.Event | None = None) -> An
     finally:
         if looking:
             looking.set()
-    assert program.exit_code == 0, f"the program in the pod failed: {written[Channel.STDERR].decode()[-2000:]}"
+    assert program.exit_code == 0, (
+        f"the program in the pod ended with {program.exit_code}: {written[Channel.STDERR].decode()[-2000:]}"
+    )
     return json.loads(written[Channel.STDOUT].splitlines()[-1])
 
 

@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass
 
 from testbed.api.kinds import POD, SERVICE
-from testbed.api.objects import Object, labels, name, namespace, spec, status
+from testbed.api.objects import Object, is_deleting, labels, name, namespace, spec, status
 from testbed.client.http import HttpClient
 from tests.e2e.asking import Answer, Question, ask
 
@@ -41,7 +41,7 @@ async def everybody_reaches_everybody(client: HttpClient) -> int:
 
     A server must see the pod's own address, through a Service too, unless a pod asks itself or comes from outside.
     """
-    pods = (await client.list(POD, "default")).items
+    pods = [pod for pod in (await client.list(POD, "default")).items if not is_deleting(pod)]
     services = [s for s in (await client.list(SERVICE, "default")).items if name(s) != "kubernetes"]
     targets = [target for pod in pods for target in _of_pod(pod)]
     targets += [target for service in services for target in _of_service(service, pods)]

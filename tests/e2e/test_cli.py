@@ -5,18 +5,22 @@ from __future__ import annotations
 import base64
 import json
 import shutil
+import signal
 import ssl
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 import yaml
 
-from tests.e2e.clusters import ROOT, TOPOLOGIES, Cluster, cluster_of
-from tests.e2e.command import Ran, cli, run
+from tests.e2e.clusters import ROOT, TOPOLOGIES, UP_S, Cluster, cluster_of, unique
+from tests.e2e.command import Ran, cli, run, start_cli
+from tests.e2e.parts import first_parts
 
-DONE, BAD_INPUT = 0, 2
+DONE, BAD_INPUT, FAILED, INTERRUPTED = 0, 2, 4, 130
 STOCK_LOCUSTFILE = ROOT / "loadtests/stock_http.py"
 
 
@@ -26,6 +30,12 @@ def cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     with cluster_of(TOPOLOGIES / "two-nodes.yaml", request.param, tmp_path_factory.mktemp("cli")) as cluster:
         cluster.up().expect()
         yield cluster
+
+
+def another(cluster: Cluster, directory: Path, **settings: Any) -> AbstractContextManager[Cluster]:
+    """A second cluster beside the module's, not yet up."""
+    name = unique(f"e-other-{cluster.runtime}")
+    return cluster_of(TOPOLOGIES / "two-nodes.yaml", cluster.runtime, directory, name=name, **settings)
 
 
 def on(cluster: Cluster, command: str, *args: str | Path, stdin: str | None = None) -> Ran:
@@ -111,6 +121,35 @@ def test_a_load_that_fails_is_a_failed_check(cluster: Cluster) -> None:
     ran = on(cluster, "load", "--target", "http://10.96.255.254:81", "--users", "1", "--seconds", "1")
     assert ran.code != DONE
     assert "Traceback" not in ran.stderr
+
+
+def test_an_image_that_nobody_has_is_named_by_up(cluster: Cluster, tmp_path: Path) -> None:
+    pod = {"containers": [{"name": "main", "image": "example/no-such-image"}]}
+    manifest = tmp_path / "unknown.yaml"
+    manifest.write_text(yaml.safe_dump({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "lost"}, "spec": pod}))
+    with another(cluster, tmp_path, manifests=[str(manifest)]) as other:
+        ran = cli("up", other.file, "--timeout", "8").expect(FAILED)
+        assert all(word in ran.stderr for word in ("default/lost", "ErrImagePull", "example/no-such-image"))
+        assert "Traceback" not in ran.stderr
+
+
+def test_two_clusters_stand_side_by_side_with_the_same_addresses(cluster: Cluster, tmp_path: Path) -> None:
+    with another(cluster, tmp_path) as other:
+        other.up().expect()
+        assert "several clusters" in cli("exec", "deployment/web", "--", "true").expect(BAD_INPUT).stderr
+        for each in (cluster, other):
+            on(each, "exec", "deployment/netexec", "--", "netexec", "connect", "10.244.1.2:80").expect()
+    on(cluster, "exec", "deployment/netexec", "--", "netexec", "connect", "10.244.1.2:80").expect()
+
+
+def test_an_interrupted_up_says_how_to_go_on(cluster: Cluster, tmp_path: Path) -> None:
+    with another(cluster, tmp_path) as other:
+        up = start_cli("up", other.file)
+        first_parts(other.name, other.runtime, "control-plane", timeout_s=UP_S)
+        up.signal(signal.SIGINT)
+        ran = up.wait(UP_S).expect(INTERRUPTED)
+        assert f"testbed down {other.name}" in ran.stderr
+        assert "Traceback" not in ran.stderr
 
 
 def test_the_name_of_no_cluster_is_bad_input() -> None:

@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 from testbed.api.kinds import CONFIG_MAP, DEPLOYMENT, ENDPOINT_SLICE, NODE, POD, REPLICA_SET, SERVICE
-from testbed.api.objects import is_ready, name, resource_version, spec, uid
+from testbed.api.objects import is_ready, name, resource_version, spec, status, uid
+from tests.e2e.asking import Question, ask
 from tests.e2e.clusters import TOPOLOGIES, Cluster, cluster_of
 from tests.e2e.parts import ROLES, parts
 from tests.e2e.reach import everybody_reaches_everybody
@@ -54,6 +55,43 @@ def test_a_changed_file_is_followed(runtime: str, tmp_path: Path) -> None:
         cluster.up().expect()
         assert asyncio.run(_nodes(cluster)) == ["a", "b"]
         asyncio.run(_reach(cluster))
+
+
+@pytest.mark.parametrize("runtime", ["netns", "docker"])
+def test_another_backend_takes_over_in_a_running_cluster(runtime: str, tmp_path: Path) -> None:
+    with cluster_of(TOPOLOGIES / "two-nodes.yaml", runtime, tmp_path) as cluster:
+        cluster.up().expect()
+        untouched = asyncio.run(_uids(cluster))
+        for backend in ("host-gw", "vxlan"):
+            cluster.set(network__backend=backend)
+            cluster.up().expect()
+            asyncio.run(_reach(cluster))
+        assert asyncio.run(_uids(cluster)) == untouched, "the pods stay"
+
+
+@pytest.mark.parametrize("runtime", ["netns", "docker"])
+def test_a_machine_outside_reaches_nodes_and_no_pod(runtime: str, tmp_path: Path) -> None:
+    with cluster_of(TOPOLOGIES / "three-nodes.yaml", runtime, tmp_path) as cluster:
+        cluster.up().expect()
+        outcomes = asyncio.run(_from_outside(cluster))
+        assert outcomes["node"] == {"REFUSED"}, "nobody listens on the nodes' port, and the node says so itself"
+        assert not (outcomes["pod"] | outcomes["service"]) & {"OK", "REFUSED"}, outcomes
+
+
+async def _from_outside(cluster: Cluster) -> dict[str, set[str]]:
+    """What becomes of connections from the pod `client`, by kind of target."""
+    async with cluster.client() as client:
+        pods = (await client.list(POD, "default", label_selector="app=web")).items
+        services = (await client.list(SERVICE, "default")).items
+        where = [("node", status(pod)["hostIP"], 81) for pod in pods]
+        where += [("pod", status(pod)["podIP"], 80) for pod in pods]
+        where += [("service", spec(service)["clusterIP"], 80) for service in services]
+        questions: list[Question] = [("tcp", {"host": host, "port": port, "timeout_s": 0.5}) for _, host, port in where]
+        answers = await ask(client, "default", "client", questions)
+    found: dict[str, set[str]] = {}
+    for (kind, _, _), answer in zip(where, answers, strict=True):
+        found.setdefault(kind, set()).add(answer["outcome"])
+    return found
 
 
 async def _reach(cluster: Cluster) -> int:

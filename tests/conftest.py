@@ -52,13 +52,22 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(f"TESTBED_REQUIRE names {', '.join(sorted(unknown))}; tiers are {', '.join(TIERS)}")
     for tier, what in TIERS.items():
         config.addinivalue_line("markers", f"{tier}: {what}")
+    config.addinivalue_line("markers", "lab: needs root, or to be run as root of a user namespace")
     config.stash[_OUTCOMES] = Outcomes()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give every test its tier."""
+    """Give every test its tier, and `lab` where it makes namespaces itself: a plain user runs those under unshare."""
     for item in items:
         item.add_marker(tier_of(item))
+        if _needs_lab(item):
+            item.add_marker("lab")
+
+
+def _needs_lab(item: pytest.Item) -> bool:
+    """Whether it asks for the fixture `lab`; a contract over fake and real thing does so for the real one only."""
+    parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
+    return "lab" in getattr(item, "fixturenames", ()) or (tier_of(item) == "kernel" and "real" in parameters)
 
 
 def tier_of(item: pytest.Item) -> str:

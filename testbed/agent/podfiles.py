@@ -44,7 +44,7 @@ class PodFiles:
         """The address, hosts and resolv.conf."""
         self.directory.mkdir(parents=True, exist_ok=True)
         _write(self.directory / "address", str(address))
-        _write(self.directory / "hosts", hosts(pod, str(address), cluster.dns_domain))
+        _write(self.directory / "hosts", hosts(pod, str(address), cluster.dns.domain))
         _write(self.directory / "resolv.conf", resolv_conf(pod, cluster))
 
     def write_volumes(self, pod: Object, facts: PodFacts, config_map: ConfigMapData) -> None:
@@ -95,7 +95,7 @@ def resolv_conf(pod: Object, cluster: ClusterSpec) -> str:
         return MACHINE_RESOLV_CONF.read_text(encoding="utf-8") if MACHINE_RESOLV_CONF.exists() else ""
     servers, search, options = [], [], {}
     if policy.startswith("ClusterFirst"):
-        domain = cluster.dns_domain
+        domain = cluster.dns.domain
         servers, options = [str(cluster.services.dns)], {"ndots": "5"}
         search = [f"{namespace(pod)}.svc.{domain}", f"svc.{domain}", domain]
     servers += config.get("nameservers") or []

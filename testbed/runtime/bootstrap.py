@@ -59,7 +59,7 @@ def apiserver_names(spec: ClusterSpec) -> list[Name]:
     return [
         "localhost",
         *services,
-        f"kubernetes.default.svc.{spec.dns_domain}",
+        f"kubernetes.default.svc.{spec.dns.domain}",
         IPv4Address("127.0.0.1"),
         spec.underlay.control_plane,
         spec.services.kubernetes,

@@ -48,7 +48,7 @@ def fixed_mistakes(planned: ClusterSpec, running: ClusterSpec) -> list[Mistake]:
         (("underlay", "cidr"), planned.underlay.cidr, running.underlay.cidr),
         (("network", "podCIDR"), planned.network.pod_cidr, running.network.pod_cidr),
         (("services", "cidr"), planned.services.cidr, running.services.cidr),
-        (("dns", "domain"), planned.dns_domain, running.dns_domain),
+        (("dns", "domain"), planned.dns.domain, running.dns.domain),
     )
     advice = f"that cannot change in place: run `testbed down {running.name}` first"
     return [
@@ -75,16 +75,6 @@ def _not_yet(spec: TopologySpec) -> Iterator[Mistake]:
             spec.network.backend not in OVERHEAD,
             ("network", "backend"),
             f"{spec.network.backend} is not available yet; use {' or '.join(OVERHEAD)}",
-        ),
-        (
-            spec.services.proxy != "nftables",
-            ("services", "proxy"),
-            f"{spec.services.proxy} is not available yet; use nftables",
-        ),
-        (
-            spec.services.load_balancer_cidr is not None,
-            ("services", "loadBalancerCIDR"),
-            "Services of type LoadBalancer are not available yet; leave loadBalancerCIDR out",
         ),
     ):
         if wanted:
@@ -117,11 +107,13 @@ def _names(entries: Sequence[Entry], spec: TopologySpec) -> Iterator[Mistake]:
 
 
 def _cidrs(spec: TopologySpec) -> dict[Loc, tuple[IPv4Network | IPv6Network, ...]]:
-    return {
+    given = {
         ("spec", "underlay", "cidr"): spec.underlay.cidr,
         ("spec", "network", "podCIDR"): spec.network.pod_cidr,
         ("spec", "services", "cidr"): spec.services.cidr,
+        ("spec", "services", "loadBalancerCIDR"): spec.services.load_balancer_cidr,
     }
+    return {loc: networks for loc, networks in given.items() if networks}
 
 
 def _families(spec: TopologySpec) -> Iterator[Mistake]:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, TypeVar
 from testbed.api.wellknown import VXLAN_PORT
 from testbed.topology.limits import FIRST_NODE, NODE_PREFIX, OUTSIDE, OVERHEAD, fixed_mistakes, ipv4, mistakes_of
 from testbed.topology.source import Mistaken
-from testbed.topology.spec import ClusterSpec, HostSpec, NetworkSpec, NodeSpec, ServicesSpec, UnderlaySpec
+from testbed.topology.spec import ClusterSpec, DnsSpec, HostSpec, NetworkSpec, NodeSpec, ServicesSpec, UnderlaySpec
 
 if TYPE_CHECKING:
     from testbed.topology.schema import Entry, Topology, TopologySpec
@@ -47,7 +47,7 @@ def plan(topology: Topology, *, runtime: str, running: ClusterSpec | None = None
         underlay=underlay,
         network=_network(spec),
         services=_services(spec),
-        dns_domain=spec.dns.domain,
+        dns=DnsSpec(spec.dns.domain, spec.dns.server, spec.dns.forward),
         images=dict(spec.images),
     )
     if running and (mistakes := fixed_mistakes(planned, running)):
@@ -82,8 +82,16 @@ def _network(spec: TopologySpec) -> NetworkSpec:
 
 
 def _services(spec: TopologySpec) -> ServicesSpec:
-    cidr = ipv4(spec.services.cidr)
-    return ServicesSpec(spec.services.proxy, cidr, kubernetes=cidr[1], dns=cidr[10], load_balancer_cidr=None)
+    services, cidr = spec.services, ipv4(spec.services.cidr)
+    return ServicesSpec(
+        proxy=services.proxy,
+        cidr=cidr,
+        kubernetes=cidr[1],
+        dns=cidr[10],
+        load_balancer_cidr=ipv4(services.load_balancer_cidr) if services.load_balancer_cidr else None,
+        node_ports=services.node_port_range,
+        node_port_addresses=tuple(ipv4((network,)) for network in services.node_port_addresses),
+    )
 
 
 def _nodes(topology: Topology, entries: list[Entry], running: Iterable[NodeSpec]) -> tuple[NodeSpec, ...]:
@@ -129,4 +137,5 @@ def _node(topology: Topology, entry: Entry, address: IPv4Address, pod_cidr: IPv4
         mac=mac(cluster, entry.name, "eth0"),
         pod_cidr=pod_cidr,
         vtep_mac=mac(cluster, entry.name, "vtep") if entry.is_worker else "",
+        proxy=entry.node.proxy or spec.services.proxy,
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_network
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictInt, WithJsonSchema
@@ -79,6 +79,20 @@ def _loss(value: str) -> float:
     return float(match[1]) / 100
 
 
+def _port_range(value: str) -> tuple[int, int]:
+    first, dash, last = value.partition("-")
+    if not (dash and first.isdigit() and last.isdigit() and 1 <= int(first) <= int(last) <= 65535):
+        raise ValueError(f"is {value!r}; a range of ports is written as 30000-32767")
+    return int(first), int(last)
+
+
+def _address(value: str) -> IPv4Address:
+    try:
+        return IPv4Address(value)
+    except ValueError:
+        raise ValueError(f"is {value!r}, and no IPv4 address; write it as 192.0.2.53") from None
+
+
 def _auto_mtu(value: Any) -> Any:
     if value != "auto" and (type(value) is not int or not 576 <= value <= 65535):
         raise ValueError(f"is {value!r}, and must be auto or a number from 576 to 65535")
@@ -118,6 +132,7 @@ Cidrs = Annotated[
         }
     ),
 ]
+Address = Annotated[IPv4Address, *_text(r"^[0-9.]+$", "192.0.2.53", _address)]
 Rate = Annotated[int, *_text(r"^[0-9.]+[kmg]?bit$", "10gbit", _rate)]
 Delay = Annotated[int, *_text(r"^[0-9.]+(us|ms|s)$", "200us", _delay)]
 Loss = Annotated[float, *_text(r"^[0-9.]+%$", "0.01%", _loss)]
@@ -130,6 +145,10 @@ AutoMtu = Annotated[
     BeforeValidator(_auto_mtu),
     WithJsonSchema({"anyOf": [{"const": "auto"}, {"type": "integer", "minimum": 576, "maximum": 65535}]}),
 ]
+
+
+ProxyMode = Literal["nftables", "nftables-kubeproxy", "iptables", "ipvs"]
+PortRange = Annotated[tuple[int, int], *_text(r"^[0-9]+-[0-9]+$", "30000-32767", _port_range)]
 
 
 class Metadata(Strict):
@@ -163,6 +182,7 @@ class Node(Strict):
     host: Name | None = None
     labels: dict[LabelKey, LabelValue] = {}
     link: Link | None = None
+    proxy: ProxyMode | None = None
 
 
 @dataclass(frozen=True)
@@ -199,15 +219,19 @@ class Network(Strict):
 class Services(Strict):
     """How Services are served, and from which addresses."""
 
-    proxy: Literal["nftables", "iptables", "ipvs"] = "nftables"
+    proxy: ProxyMode = "nftables"
     cidr: Cidrs = (IPv4Network("10.96.0.0/16"),)
     load_balancer_cidr: Cidrs | None = Field(default=None, alias="loadBalancerCIDR")
+    node_port_range: PortRange = Field(default=(30000, 32767), alias="nodePortRange")
+    node_port_addresses: tuple[Cidr, ...] = Field(default=(), alias="nodePortAddresses")
 
 
 class Dns(Strict):
-    """The cluster's domain."""
+    """The cluster's domain, who answers for it (`auto`: knot where it can be run), and who for all other names."""
 
     domain: str = Field(default="cluster.local", pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", max_length=180)
+    server: Literal["auto", "knot", "none"] = "auto"
+    forward: tuple[Address, ...] = ()
 
 
 class TopologySpec(Strict):

@@ -51,6 +51,8 @@ class NodeSpec:
     pod_cidr: IPv4Network | None
     vtep_mac: str
     link: LinkSpec = LinkSpec()
+    proxy: str = "nftables"
+    """The proxy's mode on this node."""
 
     @property
     def is_external(self) -> bool:
@@ -85,7 +87,7 @@ class NetworkSpec:
 
 @dataclass(frozen=True)
 class ServicesSpec:
-    """Services: their addresses and the proxy's mode."""
+    """Services: their addresses and the proxy's mode, which a node may have differently."""
 
     proxy: str
     cidr: IPv4Network
@@ -93,6 +95,22 @@ class ServicesSpec:
     """ClusterIP of the Service default/kubernetes."""
     dns: IPv4Address
     load_balancer_cidr: IPv4Network | None
+    """Where Services of type LoadBalancer get their addresses from; None: they stay pending."""
+    node_ports: tuple[int, int] = (30000, 32767)
+    """The first and the last port that may be a node port."""
+    node_port_addresses: tuple[IPv4Network, ...] = ()
+    """Node ports are served at the nodes' addresses in these; empty: what kube-proxy does by default in that mode."""
+
+
+@dataclass(frozen=True)
+class DnsSpec:
+    """The cluster's DNS."""
+
+    domain: str
+    server: str = "auto"
+    """knot; none; auto: knot wherever it can be run."""
+    forward: tuple[IPv4Address, ...] = ()
+    """Who is asked for names outside the cluster's domain; empty: they are refused."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +125,7 @@ class ClusterSpec:
     underlay: UnderlaySpec
     network: NetworkSpec
     services: ServicesSpec
-    dns_domain: str
+    dns: DnsSpec
     images: Mapping[str, str] = field(default_factory=dict)
     """Aliases: image pattern (fnmatch) to the image used in its place."""
 
@@ -143,14 +161,8 @@ class ClusterSpec:
                 }
             ),
             network=NetworkSpec(**{**network, "pod_cidr": IPv4Network(network["pod_cidr"])}),
-            services=ServicesSpec(
-                proxy=services["proxy"],
-                cidr=IPv4Network(services["cidr"]),
-                kubernetes=IPv4Address(services["kubernetes"]),
-                dns=IPv4Address(services["dns"]),
-                load_balancer_cidr=services["load_balancer_cidr"] and IPv4Network(services["load_balancer_cidr"]),
-            ),
-            dns_domain=doc["dns_domain"],
+            services=_services(services),
+            dns=DnsSpec(**{**doc["dns"], "forward": tuple(map(IPv4Address, doc["dns"]["forward"]))}),
             images=doc["images"],
         )
 
@@ -163,6 +175,18 @@ def _node(doc: Mapping[str, Any]) -> NodeSpec:
             "pod_cidr": doc["pod_cidr"] and IPv4Network(doc["pod_cidr"]),
             "link": LinkSpec(**doc["link"]),
         }
+    )
+
+
+def _services(doc: Mapping[str, Any]) -> ServicesSpec:
+    return ServicesSpec(
+        proxy=doc["proxy"],
+        cidr=IPv4Network(doc["cidr"]),
+        kubernetes=IPv4Address(doc["kubernetes"]),
+        dns=IPv4Address(doc["dns"]),
+        load_balancer_cidr=doc["load_balancer_cidr"] and IPv4Network(doc["load_balancer_cidr"]),
+        node_ports=(doc["node_ports"][0], doc["node_ports"][1]),
+        node_port_addresses=tuple(map(IPv4Network, doc["node_port_addresses"])),
     )
 
 

@@ -138,8 +138,14 @@ def test_two_clusters_stand_side_by_side_with_the_same_addresses(cluster: Cluste
         other.up().expect()
         assert "several clusters" in cli("exec", "deployment/web", "--", "true").expect(BAD_INPUT).stderr
         for each in (cluster, other):
-            on(each, "exec", "deployment/netexec", "--", "netexec", "connect", "10.244.1.2:80").expect()
-    on(cluster, "exec", "deployment/netexec", "--", "netexec", "connect", "10.244.1.2:80").expect()
+            reach_web(each)
+    reach_web(cluster)
+
+
+def reach_web(cluster: Cluster) -> None:
+    """From one pod to the address of another, of the same cluster; which address that is, is the scheduler's affair."""
+    address = on(cluster, "exec", "deployment/web", "--", "hostname", "-i").expect().stdout.split()[0]
+    on(cluster, "exec", "deployment/netexec", "--", "netexec", "connect", f"{address}:80").expect()
 
 
 def test_an_interrupted_up_says_how_to_go_on(cluster: Cluster, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from typing import Any
 
 from testbed.api.objects import Object
-from testbed.topology.spec import ClusterSpec, HostSpec, NetworkSpec, NodeSpec, ServicesSpec, UnderlaySpec
+from testbed.topology.spec import ClusterSpec, DnsSpec, HostSpec, NetworkSpec, NodeSpec, ServicesSpec, UnderlaySpec
 
 
 def node(name: str, number: int, *, role: str = "worker", host: str = "here") -> NodeSpec:
@@ -46,7 +46,7 @@ def cluster(*nodes: NodeSpec, images: dict[str, str] | None = None) -> ClusterSp
         services=ServicesSpec(
             "nftables", IPv4Network("10.96.0.0/16"), IPv4Address("10.96.0.1"), IPv4Address("10.96.0.10"), None
         ),
-        dns_domain="cluster.local",
+        dns=DnsSpec("cluster.local"),
         images=images or {},
     )
 

@@ -28,7 +28,7 @@ from testbed.apiserver.serving import Listeners
 from testbed.apiserver.store import WINDOW, Store
 from testbed.apiserver.watching import BOOKMARK_S
 from testbed.runtime.bootstrap import write_bootstrap
-from testbed.topology.spec import ClusterSpec, HostSpec, NetworkSpec, ServicesSpec, UnderlaySpec
+from testbed.topology.spec import ClusterSpec, DnsSpec, HostSpec, NetworkSpec, ServicesSpec, UnderlaySpec
 from testbed.waiting import wait_until
 
 TOKEN = "a-secret"
@@ -52,7 +52,7 @@ SPEC = ClusterSpec(
     services=ServicesSpec(
         "nftables", IPv4Network("10.96.0.0/24"), IPv4Address("10.96.0.1"), IPv4Address("10.96.0.10"), None
     ),
-    dns_domain="cluster.local",
+    dns=DnsSpec("cluster.local"),
 )
 
 

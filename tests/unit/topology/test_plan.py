@@ -171,8 +171,6 @@ def test_a_topology_that_cannot_be_built_says_where_and_why(
         {"underlay": {"uplink": True}},
         {"underlay": {"cidr": ["198.18.0.0/16", "fd00::/64"]}},
         {"network": {"backend": "wireguard"}},
-        {"services": {"proxy": "ipvs"}},
-        {"services": {"loadBalancerCIDR": "198.19.0.0/24"}},
     ],
 )
 def test_what_is_not_built_yet_is_refused_and_never_ignored(spec: dict[str, Any]) -> None:
@@ -180,9 +178,15 @@ def test_what_is_not_built_yet_is_refused_and_never_ignored(spec: dict[str, Any]
         cluster(**spec)
 
 
+def test_a_node_may_have_a_proxy_mode_of_its_own() -> None:
+    nodes = [{"name": "a"}, {"name": "b", "proxy": "iptables"}]
+    spec = cluster(nodes=nodes, services={"proxy": "ipvs"})
+    assert [node.proxy for node in spec.nodes] == ["ipvs", "iptables"]
+
+
 def test_all_mistakes_are_told_at_once() -> None:
     with pytest.raises(Mistaken) as raised:
-        cluster(network={"backend": "udp"}, services={"proxy": "iptables"}, underlay={"segmentation": "wire"})
+        cluster(network={"backend": "udp"}, underlay={"segmentation": "wire", "uplink": True})
     assert len(raised.value.mistakes) == 3
 
 

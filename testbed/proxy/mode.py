@@ -69,7 +69,8 @@ class Mode(Protocol):
     def change(self, before: Ports, after: Ports, which: Collection[Key]) -> bool:
         """From what was left by the last call, `before`, to `after`, where only the Services `which` differ.
 
-        Costs what the change costs, not the table. False where that is not possible and `load` must do it.
+        Costs what the change costs, not the table. False where that is not possible and `load` must do it. Called
+        every few seconds with no Services too, for what a mode has to look after in time.
         """
         ...
 
@@ -89,6 +90,9 @@ class Mode(Protocol):
         names of chains, maps and elements, affinity entries and counters where the mode has them."""
         ...
 
-    def teardown(self) -> None:
-        """Nothing of this mode is left, whoever made it; connections go on. Good also where it was never loaded."""
+    def teardown(self) -> bool:
+        """Serve nothing any more, whoever made what is there; connections go on. Good also where it was never loaded.
+
+        False while something must stay for connections that drain; it is then called again, every few seconds.
+        """
         ...

@@ -21,7 +21,7 @@ Refusal = Literal["", "refuse", "drop"]
 """What becomes of a connection that no endpoint may take: a reset or ICMP error at once, or silence."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class VirtualPort:
     """One port of one Service as one node serves it.
 

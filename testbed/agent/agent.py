@@ -12,9 +12,8 @@ import json
 import logging
 import ssl
 from contextlib import suppress
-from dataclasses import dataclass
-from pathlib import Path
 
+from testbed.agent.identity import Identity
 from testbed.agent.nodes import Nodes
 from testbed.agent.pods import Pods
 from testbed.agent.sandbox import Sandboxes
@@ -38,25 +37,18 @@ RESYNC_S = 10.0
 """How often everything is looked at although nothing has told of a change: somebody may have deleted a device."""
 
 
-@dataclass(frozen=True)
-class Identity:
-    """Whose agent this is, and how it proves it."""
-
-    host: str
-    runtime: str
-    token: str
-    tls: ssl.SSLContext
-
-
 class Agent:
-    """The agent of one host. `wired` are the nodes that were wired from `spec` already."""
+    """The agent of one host; `tls` is what it shows to those who ask for logs and exec."""
 
-    def __init__(self, client: Client, sandboxes: Sandboxes, wiring: Wiring, identity: Identity, state: Path) -> None:
+    def __init__(
+        self, client: Client, sandboxes: Sandboxes, wiring: Wiring, identity: Identity, tls: ssl.SSLContext
+    ) -> None:
         self._identity = identity
+        self._tls = tls
         self._wiring = wiring
         self._node_objects = Informer(client, NODE)
         self._nodes = Nodes(client, identity.host, self._node_objects)
-        self._pods = Pods(client, sandboxes, wiring, identity.host, identity.runtime, state)
+        self._pods = Pods(client, sandboxes, wiring, identity)
         self._server = AgentServer(self._pods.find, sandboxes, identity.token)
         self._changed = asyncio.Event()
         self._places: dict[str, int] = {}
@@ -73,7 +65,7 @@ class Agent:
         self._node_objects.observe(self._node_changed)
         address = str(spec.host(self._identity.host).switch)
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._server.serve(address, AGENT_PORT, self._identity.tls))
+            group.create_task(self._server.serve(address, AGENT_PORT, self._tls))
             for informer in (self._node_objects, self._pods.config_maps, self._pods.objects):
                 group.create_task(informer.run())
             group.create_task(self._pods.events.run())

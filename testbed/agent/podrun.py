@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from testbed.agent.environment import ConfigMapData, PodFacts, environment, expand_all
+from testbed.agent.identity import Identity
 from testbed.agent.images import resolve
 from testbed.agent.podfiles import PodFiles
 from testbed.agent.sandbox import ContainerSpec, ContainerState, PodSandbox, Sandboxes
+from testbed.agent.serviceaccount import account_mounts, write_account
 from testbed.api.objects import Object, name, namespace, spec, uid
 from testbed.errors import NotFound, TestbedError
 from testbed.kernel.links import Links
@@ -51,21 +53,22 @@ class PodRunner:
     """Makes and removes what pods consist of. `links` gives the devices of a wired node (NotFound)."""
 
     def __init__(
-        self, sandboxes: Sandboxes, links: Callable[[str], Links], state: Path, config_map: ConfigMapData
+        self, sandboxes: Sandboxes, links: Callable[[str], Links], identity: Identity, config_map: ConfigMapData
     ) -> None:
         self._sandboxes = sandboxes
         self._links = links
-        self._state = state
+        self._identity = identity
         self._config_map = config_map
 
     def address(self, pod_uid: str) -> IPv4Address | None:
         """The address that the pod was given, perhaps by an agent before this one."""
-        return PodFiles(self._state, pod_uid).address()
+        return PodFiles(self._identity.state, pod_uid).address()
 
     def ensure_network(self, pod: Object, ground: Ground) -> PodSandbox | None:
         """The pod's files and, unless it has its node's network, its sandbox and link; again is fine."""
-        files = PodFiles(self._state, uid(pod))
+        files = PodFiles(self._identity.state, uid(pod))
         files.write(pod, ground.cluster, ground.address)
+        write_account(files.directory, pod, self._identity)
         if spec(pod).get("hostNetwork"):
             return None
         links, pod_cidr = self._links(ground.node.name), ground.node.pod_cidr
@@ -85,7 +88,7 @@ class PodRunner:
     def write_volumes(self, pod: Object, ground: Ground) -> None:
         """The pod's volumes, as its ConfigMaps are now. CannotStart."""
         try:
-            PodFiles(self._state, uid(pod)).write_volumes(pod, ground.facts, self._config_map)
+            PodFiles(self._identity.state, uid(pod)).write_volumes(pod, ground.facts, self._config_map)
         except NotFound as error:
             raise CannotStart("FailedMount", str(error)) from error
 
@@ -116,13 +119,14 @@ class PodRunner:
         with suppress(NotFound):
             podlink.detach(self._links(node), device(pod_uid))
         self._sandboxes.delete_pod(pod_uid)
-        PodFiles(self._state, pod_uid).delete()
+        PodFiles(self._identity.state, pod_uid).delete()
 
     def _container_spec(
         self, pod: Object, container: Mapping[str, Any], ground: Ground, sandbox: PodSandbox | None, attempt: int
     ) -> ContainerSpec:
         variables = environment(pod, container, ground.facts, self._config_map)
         added = ((container.get("securityContext") or {}).get("capabilities") or {}).get("add") or []
+        files = PodFiles(self._identity.state, uid(pod))
         return ContainerSpec(
             pod_uid=uid(pod),
             name=container["name"],
@@ -136,7 +140,7 @@ class PodRunner:
             args=expand_all(container.get("args"), variables),
             env=variables,
             working_dir=container.get("workingDir") or "",
-            mounts=PodFiles(self._state, uid(pod)).mounts(container),
+            mounts=[*files.mounts(container), *account_mounts(files.directory, pod, container)],
             capabilities=[capability.removeprefix("CAP_") for capability in added],
             host_pid=bool(spec(pod).get("hostPID")),
         )

@@ -6,9 +6,9 @@ import asyncio
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 from testbed.agent.events import Events
+from testbed.agent.identity import Identity
 from testbed.agent.ipam import Addresses
 from testbed.agent.podrun import PodRunner
 from testbed.agent.podworker import PodHost, PodWorker
@@ -35,15 +35,13 @@ LOOK_AGAIN_S = 2.0
 class Pods:
     """The pods bound to this host's nodes."""
 
-    def __init__(
-        self, client: Client, sandboxes: Sandboxes, wiring: Wiring, host: str, runtime: str, state: Path
-    ) -> None:
+    def __init__(self, client: Client, sandboxes: Sandboxes, wiring: Wiring, identity: Identity) -> None:
         self.objects = Informer(client, POD)
         self._by_uid = self.objects.index(lambda pod: [uid(pod)])
         self.config_maps = Informer(client, CONFIG_MAP)
         self.events = Events(client)
         self._sandboxes = sandboxes
-        self._host_name = host
+        self._host_name = identity.host
         self._cluster: ClusterSpec | None = None
         self._nodes: dict[str, NodeSpec] = {}
         self._wired: frozenset[str] = frozenset()
@@ -51,10 +49,10 @@ class Pods:
         self._workers: dict[str, PodWorker] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._watching = ThreadPoolExecutor(1, "watch")
-        self._runner = PodRunner(sandboxes, wiring.links, state, self._config_map)
+        self._runner = PodRunner(sandboxes, wiring.links, identity, self._config_map)
         self._shared = PodHost(
             client=client,
-            runtime=runtime,
+            runtime=identity.runtime,
             runner=self._runner,
             addresses=Addresses(),
             events=self.events,

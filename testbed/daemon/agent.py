@@ -10,7 +10,8 @@ import ssl
 import sys
 from pathlib import Path
 
-from testbed.agent.agent import Agent, Identity
+from testbed.agent.agent import Agent
+from testbed.agent.identity import Identity
 from testbed.agent.sandbox import Sandboxes
 from testbed.agent.wiring import Wiring
 from testbed.client.http import HttpClient
@@ -36,9 +37,10 @@ async def _run(options: argparse.Namespace) -> None:
     tls.load_cert_chain(directory / "agent.crt", directory / "agent.key")
     sandboxes = _sandboxes(options, spec.name)
     wiring = Wiring(options.host, sandboxes.place)
-    async with HttpClient(options.api, token, (directory / "ca.crt").read_bytes()) as client:
-        identity = Identity(options.host, options.runtime, token, tls)
-        await Agent(client, sandboxes, wiring, identity, options.state).run(spec)
+    authority = (directory / "ca.crt").read_text(encoding="ascii")
+    identity = Identity(options.host, options.runtime, options.state, token, authority)
+    async with HttpClient(options.api, token, authority.encode()) as client:
+        await Agent(client, sandboxes, wiring, identity, tls).run(spec)
 
 
 def _sandboxes(options: argparse.Namespace, cluster: str) -> Sandboxes:

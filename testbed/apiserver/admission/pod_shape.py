@@ -130,6 +130,7 @@ POD_SPEC = struct(
     ),
     schedulerName=text,
     serviceAccountName=text,
+    automountServiceAccountToken=boolean,
     enableServiceLinks=boolean,
     shareProcessNamespace=boolean,
     setHostnameAsFQDN=boolean,

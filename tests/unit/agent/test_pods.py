@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 
 from testbed.agent.fake import FakeSandboxes
+from testbed.agent.identity import Identity
 from testbed.agent.pods import Pods
 from testbed.agent.podworker import restart_delay_s
 from testbed.agent.sandbox import ContainerState
+from testbed.agent.serviceaccount import MOUNT_PATH
 from testbed.agent.wiring import Kernel, Wiring
 from testbed.api.kinds import CONFIG_MAP, EVENT, POD
 from testbed.api.objects import Key, Object, is_ready, name, status, uid
@@ -35,6 +37,7 @@ class Host:
         self.spec = spec or cluster(node("a", 1), node("client", 9, role="external"), images={"nginx:*": "testbed/web"})
         self.client = FakeClient()
         self.directory = directory
+        self.identity = Identity("here", "netns", directory / "state", "secret", "-----BEGIN CERTIFICATE-----")
         self.switch = FakeLinks()
         self.sandboxes = FakeSandboxes()
         for place in ("control-plane", *(each.name for each in self.spec.nodes)):
@@ -46,7 +49,7 @@ class Host:
         """An agent's pods while inside; leaving is like kill -9, for everything but the threads."""
         kernel = Kernel(self._links, FakeNft, lambda: None, lambda _: None)
         wiring = Wiring("here", self.sandboxes.place, kernel)
-        pods = Pods(self.client, self.sandboxes, wiring, "here", "netns", self.directory / "state")
+        pods = Pods(self.client, self.sandboxes, wiring, self.identity)
         runs = (pods.objects.run(), pods.config_maps.run(), pods.events.run(), pods.run())
         tasks = [asyncio.create_task(run) for run in runs]
         pods.follow(self.spec, wiring.sync(self.spec))
@@ -137,6 +140,34 @@ async def test_a_container_is_told_what_the_manifest_says(host: Host) -> None:
     assert (started.command, started.image) == (["serve", "10.244.1.2"], "testbed/web")
     assert started.capabilities == ["NET_ADMIN"]
     assert container_status(ready)["image"] == "nginx"
+
+
+@pytest.mark.parametrize("host_network", [False, True])
+async def test_a_pod_with_a_service_account_finds_its_way_to_the_api(host: Host, *, host_network: bool) -> None:
+    async with host.agent():
+        await host.create(pod(serviceAccountName="dns", hostNetwork=host_network))
+    (started,) = host.sandboxes.specs.values()
+    (mount,) = [mount for mount in started.mounts if mount.path == MOUNT_PATH]
+    assert {file.name: file.read_text() for file in mount.source.iterdir()} == {
+        "token": "secret", "ca.crt": "-----BEGIN CERTIFICATE-----", "namespace": "default",
+    }  # fmt: skip
+    assert mount.read_only
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"serviceAccountName": "dns", "automountServiceAccountToken": False},
+        {"serviceAccountName": "dns", "container": {"volumeMounts": [{"name": "own", "mountPath": f"{MOUNT_PATH}/"}]}},
+    ],
+    ids=["unnamed", "not-mounted", "own-volume"],
+)
+async def test_a_pod_gets_no_token_unasked(host: Host, fields: dict[str, Any]) -> None:
+    async with host.agent():
+        await host.create(pod(volumes=[{"name": "own", "emptyDir": {}}], **fields))
+    (started,) = host.sandboxes.specs.values()
+    assert not [mount for mount in started.mounts if mount.path == MOUNT_PATH]
 
 
 async def test_a_container_that_ends_is_restarted_and_the_pod_keeps_its_address(host: Host) -> None:

@@ -133,6 +133,10 @@ class ClusterSpec:
         """The host of that name."""
         return next(host for host in self.hosts if host.name == name)
 
+    def node(self, name: str) -> NodeSpec:
+        """The node of that name."""
+        return next(node for node in self.nodes if node.name == name)
+
     def nodes_of(self, host: str) -> tuple[NodeSpec, ...]:
         """The nodes placed on that host."""
         return tuple(node for node in self.nodes if node.host == host)

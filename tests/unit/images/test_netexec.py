@@ -172,6 +172,33 @@ def test_connect_says_what_became_of_it(http: int, target: str, said: str, code:
     assert (ran.stdout.strip(), ran.returncode) == (said, code)
 
 
+def test_a_shell_tells_what_it_printed_and_how_it_failed(http: int) -> None:
+    assert json.loads(get(http, "/shell?cmd=echo%20hello")) == {"output": "hello\n", "error": ""}
+    assert json.loads(get(http, "/shell?cmd=exit%203"))["error"] == "exit status 3: "
+
+
+def test_a_redirect_names_its_place(http: int) -> None:
+    with socket.create_connection(("127.0.0.1", http)) as caller:
+        caller.sendall(b"GET /redirect?location=/hostname&code=301 HTTP/1.0\r\n\r\n")
+        head = caller.makefile("rb").read()
+    assert head.startswith(b"HTTP/1.1 301 Redirect\r\nLocation: /hostname\r\n")
+
+
+@pytest.mark.parametrize(("delay", "asked_to_exit", "code"), [("0", False, 0), ("0.3", False, 0), ("30", True, 7)])
+def test_it_ends_when_it_is_told_to(delay: str, asked_to_exit: bool, code: int) -> None:
+    port = _closed_port()
+    argv = [sys.executable, "-IS", str(PROGRAM), "--http-port", str(port), "--udp-port", "0", "--delay-shutdown", delay]
+    with subprocess.Popen(argv, stderr=subprocess.PIPE) as program:
+        assert program.stderr
+        program.stderr.readline()
+        program.terminate()
+        if delay != "0":
+            assert get(port, "/healthz") == b"ok", "it serves on after SIGTERM"
+        if asked_to_exit:
+            get(port, "/exit?code=7")
+        assert program.wait(timeout=10) == code
+
+
 @pytest.mark.parametrize(("text", "seconds"), [("5s", 5), ("300ms", 0.3), ("1m", 60), ("2", 2)])
 def test_a_time_is_written_as_in_go(netexec: ModuleType, text: str, seconds: float) -> None:
     assert netexec.seconds(text) == seconds

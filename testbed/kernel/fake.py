@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
@@ -19,6 +19,7 @@ class _Device:
     vxlan: Vxlan | None = None
     addresses: set[IPv4Interface] = field(default_factory=set)
     routes: dict[IPv4Network, tuple[int, Hop]] = field(default_factory=dict)
+    blackholes: dict[int, set[IPv4Network]] = field(default_factory=dict)
     neighbours: dict[IPv4Address, str] = field(default_factory=dict)
     fdb: dict[str, IPv4Address] = field(default_factory=dict)
 
@@ -83,6 +84,10 @@ class FakeLinks:
         """See Links."""
         self._device("lo").routes.setdefault(network, (STATIC_ROUTE, Hop()))
 
+    def set_blackholes(self, networks: Collection[IPv4Network], *, protocol: int) -> None:
+        """See Links."""
+        self._device("lo").blackholes[protocol] = set(networks)
+
     def set_neighbours(self, device: str, neighbours: Mapping[IPv4Address, str]) -> None:
         """See Links."""
         self._device(device).neighbours = dict(neighbours)
@@ -111,6 +116,10 @@ class FakeLinks:
     def routes(self, device: str, *, protocol: int = STATIC_ROUTE) -> dict[IPv4Network, Hop]:
         """See Links."""
         return {to: hop for to, (origin, hop) in self._device(device).routes.items() if origin == protocol}
+
+    def blackholes(self, *, protocol: int) -> set[IPv4Network]:
+        """See Links."""
+        return set(self._device("lo").blackholes.get(protocol, ()))
 
     def neighbours(self, device: str) -> dict[IPv4Address, str]:
         """See Links."""

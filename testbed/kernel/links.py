@@ -6,7 +6,7 @@ exactly these, `delete_` not this. All may be called again and again; none asks 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
@@ -21,6 +21,8 @@ class Hop:
     """The next hop of a route; without `via` the destination is on the link itself."""
 
     via: IPv4Address | None = None
+    others: tuple[IPv4Address, ...] = ()
+    """Further gateways through the same device: each flow takes one of all of them, by a hash (ECMP, RFC 2992)."""
     onlink: bool = False
     source: IPv4Address | None = None
     mtu: int = 0
@@ -102,6 +104,11 @@ class Links(Protocol):
         """What is sent there and has no narrower route is refused (EHOSTUNREACH, ICMP), not given to the gateway."""
         ...
 
+    def set_blackholes(self, networks: Collection[IPv4Network], *, protocol: int) -> None:
+        """Exactly these networks of that origin: what is sent there and has no narrower route vanishes without a
+        word."""
+        ...
+
     def set_neighbours(self, device: str, neighbours: Mapping[IPv4Address, str]) -> None:
         """Exactly these permanent neighbour entries."""
         ...
@@ -124,6 +131,10 @@ class Links(Protocol):
 
     def routes(self, device: str, *, protocol: int = STATIC_ROUTE) -> dict[IPv4Network, Hop]:
         """The routes that `set_routes` would compare with."""
+        ...
+
+    def blackholes(self, *, protocol: int) -> set[IPv4Network]:
+        """The networks that `set_blackholes` would compare with."""
         ...
 
     def neighbours(self, device: str) -> dict[IPv4Address, str]:

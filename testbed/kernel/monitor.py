@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from testbed.kernel import rtnl
+from testbed.kernel import rtnl, rtroute
 from testbed.kernel.nlmsg import Reply
 from testbed.kernel.nlsocket import NETLINK_ROUTE, Subscription
 
@@ -34,7 +34,7 @@ class LossMonitor:
         self._subscription.close()
 
     def _is_loss(self, reply: Reply) -> bool:
-        if reply.type in (rtnl.RTM_DELADDR, rtnl.RTM_DELROUTE):
+        if reply.type in (rtnl.RTM_DELADDR, rtroute.RTM_DELROUTE):
             return True
         if reply.type not in (rtnl.RTM_NEWLINK, rtnl.RTM_DELLINK):
             return False

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import errno
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
 
 from testbed.errors import KernelError
-from testbed.kernel import nlmsg, rtnl
+from testbed.kernel import nlmsg, rtnl, rtroute
 from testbed.kernel.links import STATIC_ROUTE, Hop, LinkState, Peer, Vxlan
 from testbed.kernel.nlsocket import NETLINK_ROUTE, NetlinkSocket
 from testbed.kernel.rtnl import Change
@@ -100,9 +100,9 @@ class NetlinkLinks:
         """Exactly these routes of that origin through the device (main table); others to the same place give way."""
         index = self._index(device)
         have = self._routes(index, protocol)
-        stale = [rtnl.delete_route(device, index, network, protocol) for network in have if network not in routes]
+        stale = [rtroute.delete_route(device, index, network, protocol) for network in have if network not in routes]
         changed = [
-            rtnl.set_route(device, index, network, hop, protocol)
+            rtroute.set_route(device, index, network, hop, protocol)
             for network, hop in routes.items()
             if have.get(network) != hop
         ]
@@ -111,9 +111,20 @@ class NetlinkLinks:
 
     def ensure_unreachable(self, network: IPv4Network) -> None:
         """What is sent there and has no narrower route is refused (EHOSTUNREACH, ICMP), not given to the gateway."""
-        found = map(rtnl.parse_route, self._socket.dump(rtnl.get_unreachable()))
-        if network not in {there for _, _, there, _ in found}:
-            self._apply([rtnl.add_unreachable(network)], tolerate=(errno.EEXIST,))
+        if network not in self._special(rtroute.UNREACHABLE, STATIC_ROUTE):
+            change = rtroute.add_special(rtroute.UNREACHABLE, network, STATIC_ROUTE)
+            self._apply([change], tolerate=(errno.EEXIST,))
+
+    def set_blackholes(self, networks: Collection[IPv4Network], *, protocol: int) -> None:
+        """Exactly these networks of that origin: what is sent there and has no narrower route vanishes without a
+        word."""
+        have = self._special(rtroute.BLACKHOLE, protocol)
+        stale = [
+            rtroute.delete_special(rtroute.BLACKHOLE, each, protocol) for each in sorted(have.difference(networks))
+        ]
+        missing = [rtroute.add_special(rtroute.BLACKHOLE, each, protocol) for each in sorted(set(networks) - have)]
+        self._apply(stale, tolerate=_GONE)
+        self._apply(missing, tolerate=(errno.EEXIST,))
 
     def set_neighbours(self, device: str, neighbours: Mapping[IPv4Address, str]) -> None:
         """Exactly these permanent neighbour entries."""
@@ -151,6 +162,10 @@ class NetlinkLinks:
     def routes(self, device: str, *, protocol: int = STATIC_ROUTE) -> dict[IPv4Network, Hop]:
         """The routes that `set_routes` would compare with."""
         return self._routes(self._index(device), protocol)
+
+    def blackholes(self, *, protocol: int) -> set[IPv4Network]:
+        """The networks that `set_blackholes` would compare with."""
+        return self._special(rtroute.BLACKHOLE, protocol)
 
     def neighbours(self, device: str) -> dict[IPv4Address, str]:
         """The permanent neighbour entries."""
@@ -232,8 +247,12 @@ class NetlinkLinks:
         return {address for at, address in found if at == index}
 
     def _routes(self, index: int, protocol: int) -> dict[IPv4Network, Hop]:
-        found = map(rtnl.parse_route, self._socket.dump(rtnl.get_routes(index, protocol)))
+        found = map(rtroute.parse_route, self._socket.dump(rtroute.get_routes(index, protocol)))
         return {network: hop for at, origin, network, hop in found if at == index and origin == protocol}
+
+    def _special(self, kind: int, protocol: int) -> set[IPv4Network]:
+        found = map(rtroute.parse_route, self._socket.dump(rtroute.get_special(kind, protocol)))
+        return {network for _, _, network, _ in found}
 
     def _neighbours(self, index: int) -> dict[IPv4Address, str]:
         found = filter(None, map(rtnl.parse_neighbour, self._socket.dump(rtnl.get_neighbours())))

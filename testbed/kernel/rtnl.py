@@ -1,4 +1,4 @@
-"""rtnetlink: what can be asked of devices, addresses, routes and neighbours, as messages. Pure.
+"""rtnetlink: what can be asked of devices, addresses and neighbours, as messages; routes are `rtroute`. Pure.
 
 A `Change` is a message together with the command of iproute2 that does the same, so that whatever is done can be read
 and repeated by hand. Sources: rtnetlink(7), linux/if_link.h, linux/rtnetlink.h, linux/neighbour.h.
@@ -9,15 +9,14 @@ from __future__ import annotations
 import socket
 import struct
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from ipaddress import IPv4Address, IPv4Interface
 
 from testbed.kernel import nlmsg
-from testbed.kernel.links import STATIC_ROUTE, Hop, LinkState, Peer, Vxlan
+from testbed.kernel.links import LinkState, Peer, Vxlan
 from testbed.kernel.nlmsg import NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, Message, Reply
 
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK = 16, 17, 18
 RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
-RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
 RTM_NEWNEIGH, RTM_DELNEIGH, RTM_GETNEIGH = 28, 29, 30
 RTM_GETNSID = 90
 
@@ -28,27 +27,21 @@ IFLA_OPERSTATE, IFLA_LINKINFO, IFLA_NET_NS_FD, IFLA_LINK_NETNSID = 16, 18, 28, 3
 _INFO_KIND, _INFO_DATA, _VETH_PEER, _BR_STP_STATE = 1, 2, 1, 5
 _VXLAN_ID, _VXLAN_LINK, _VXLAN_LOCAL, _VXLAN_LEARNING, _VXLAN_PORT = 1, 3, 4, 7, 15
 _IFA_ADDRESS, _IFA_LOCAL = 1, 2
-_RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PREFSRC, _RTA_METRICS, _RTA_TABLE, _RTAX_MTU = 1, 4, 5, 7, 8, 15, 2
 _NDA_DST, _NDA_LLADDR = 1, 2
 _NETNSA_NSID, _NETNSA_FD = 1, 3
 
 IFF_UP = 1
 _OPERATIONAL = (0, 6)  # IF_OPER_UNKNOWN (a device that has no carrier to speak of) and IF_OPER_UP (RFC 2863)
-_RTNH_F_ONLINK = 4
-_MAIN_TABLE = 254
-_UNICAST, _UNREACHABLE = 1, 7
-_SCOPE_UNIVERSE, _SCOPE_LINK, _SCOPE_ANY = 0, 253, 255
 _NUD_NOARP, _NUD_PERMANENT = 0x40, 0x80
 _NTF_SELF = 2
 _AF_BRIDGE = 7
 
 _IFINFO = struct.Struct("=BxHiII")
 _IFADDR = struct.Struct("=BBBBI")
-_RTMSG = struct.Struct("=BBBBBBBBI")
 _NDMSG = struct.Struct("=BxxxiHBB")
 
-_CREATE = NLM_F_CREATE | NLM_F_EXCL
-_REPLACE = NLM_F_CREATE | NLM_F_REPLACE
+CREATE = NLM_F_CREATE | NLM_F_EXCL
+REPLACE = NLM_F_CREATE | NLM_F_REPLACE
 
 
 @dataclass(frozen=True)
@@ -118,7 +111,7 @@ def is_operational(reply: Reply) -> bool:
 def add_bridge(name: str, mac: str) -> Change:
     """A new bridge, up, without spanning tree."""
     parts = [nlmsg.text(IFLA_IFNAME, name), _kind("bridge", nlmsg.u32(_BR_STP_STATE, 0))]
-    command = f"ip link add {name}{_words(address=mac)} up type bridge stp_state 0"
+    command = f"ip link add {name}{words(address=mac)} up type bridge stp_state 0"
     return _add_link(command, [*parts, *_mac(mac)])
 
 
@@ -137,8 +130,8 @@ def add_veth(name: str, peer: Peer, peer_netns_fd: int, *, mtu: int, mac: str, m
         *([nlmsg.u32(IFLA_MASTER, master[1])] if master[1] else []),
         _kind("veth", nlmsg.attribute(_VETH_PEER, _ifinfo() + b"".join(other))),
     ]
-    here = _words(mtu=mtu, address=mac, master=master[0])
-    there = _words(mtu=mtu, address=peer.mac, netns=peer.netns)
+    here = words(mtu=mtu, address=mac, master=master[0])
+    there = words(mtu=mtu, address=peer.mac, netns=peer.netns)
     return _add_link(f"ip link add {name}{here} up type veth peer name {peer.name}{there}", parts)
 
 
@@ -155,7 +148,7 @@ def add_vxlan(name: str, vxlan: Vxlan, device_index: int) -> Change:
     )
     parts = [nlmsg.text(IFLA_IFNAME, name), nlmsg.u32(IFLA_MTU, vxlan.mtu), *_mac(vxlan.mac), _kind("vxlan", data)]
     command = (
-        f"ip link add {name}{_words(mtu=vxlan.mtu, address=vxlan.mac)} up type vxlan id {vxlan.vni} "
+        f"ip link add {name}{words(mtu=vxlan.mtu, address=vxlan.mac)} up type vxlan id {vxlan.vni} "
         f"local {vxlan.local} dev {vxlan.device} dstport {vxlan.port} nolearning"
     )
     return _add_link(command, parts)
@@ -169,8 +162,8 @@ def set_link(name: str, *, up: bool = False, mtu: int = 0, mac: str = "", master
         *_mac(mac),
         *([nlmsg.u32(IFLA_MASTER, master[1])] if master[1] else []),
     ]
-    words = _words(mtu=mtu, address=mac, master=master[0]) + (" up" if up else "")
-    return Change(f"ip link set {name}{words}", Message(RTM_NEWLINK, 0, _ifinfo(up=up) + b"".join(parts)))
+    changed = words(mtu=mtu, address=mac, master=master[0]) + (" up" if up else "")
+    return Change(f"ip link set {name}{changed}", Message(RTM_NEWLINK, 0, _ifinfo(up=up) + b"".join(parts)))
 
 
 def delete_link(name: str) -> Change:
@@ -205,57 +198,7 @@ def address(device: str, index: int, value: IPv4Interface, *, delete: bool = Fal
     body = _IFADDR.pack(socket.AF_INET, value.network.prefixlen, 0, 0, index)
     body += nlmsg.ipv4(_IFA_LOCAL, value.ip) + nlmsg.ipv4(_IFA_ADDRESS, value.ip)
     command = f"ip address {'delete' if delete else 'add'} {value} dev {device}"
-    return Change(command, Message(RTM_DELADDR if delete else RTM_NEWADDR, 0 if delete else _CREATE, body))
-
-
-def get_routes(index: int, protocol: int) -> Message:
-    """Dump the main table's IPv4 routes of one origin through one device."""
-    body = _RTMSG.pack(socket.AF_INET, 0, 0, 0, _MAIN_TABLE, protocol, 0, 0, 0)
-    return Message(RTM_GETROUTE, 0, body + nlmsg.u32(_RTA_OIF, index))
-
-
-def parse_route(reply: Reply) -> tuple[int, int, IPv4Network, Hop]:
-    """Device index (0 for a route over several), origin, destination and next hop."""
-    _, prefix, _, _, _, protocol, _, _, flags = _RTMSG.unpack_from(reply.body)
-    found = reply.attributes(_RTMSG.size)
-    metrics = nlmsg.parse_attributes(found.get(_RTA_METRICS, b""))
-    hop = Hop(
-        via=_address(found.get(_RTA_GATEWAY)),
-        onlink=bool(flags & _RTNH_F_ONLINK),
-        source=_address(found.get(_RTA_PREFSRC)),
-        mtu=nlmsg.as_int(metrics.get(_RTAX_MTU, b"")),
-    )
-    network = IPv4Network((found.get(_RTA_DST, bytes(4)), prefix))
-    return nlmsg.as_int(found.get(_RTA_OIF, b"")), protocol, network, hop
-
-
-def set_route(device: str, index: int, network: IPv4Network, hop: Hop, protocol: int) -> Change:
-    """Put a route where its destination had another or none."""
-    scope = _SCOPE_UNIVERSE if hop.via else _SCOPE_LINK
-    body = _route(network, protocol, scope=scope, onlink=hop.onlink) + nlmsg.u32(_RTA_OIF, index)
-    body += nlmsg.ipv4(_RTA_GATEWAY, hop.via) if hop.via else b""
-    body += nlmsg.ipv4(_RTA_PREFSRC, hop.source) if hop.source else b""
-    body += nlmsg.nested(_RTA_METRICS, [nlmsg.u32(_RTAX_MTU, hop.mtu)]) if hop.mtu else b""
-    words = _words(via=hop.via, dev=device, src=hop.source, mtu=hop.mtu, proto=protocol)
-    command = f"ip route replace {network}{words}{' onlink' if hop.onlink else ''}"
-    return Change(command, Message(RTM_NEWROUTE, _REPLACE, body))
-
-
-def delete_route(device: str, index: int, network: IPv4Network, protocol: int) -> Change:
-    """Remove a route through the device."""
-    body = _route(network, protocol, scope=_SCOPE_ANY) + nlmsg.u32(_RTA_OIF, index)
-    return Change(f"ip route delete {network} dev {device} proto {protocol}", Message(RTM_DELROUTE, 0, body))
-
-
-def get_unreachable() -> Message:
-    """Dump the main table's routes that lead nowhere."""
-    return Message(RTM_GETROUTE, 0, _RTMSG.pack(socket.AF_INET, 0, 0, 0, _MAIN_TABLE, 0, 0, _UNREACHABLE, 0))
-
-
-def add_unreachable(network: IPv4Network) -> Change:
-    """A route that leads nowhere, and says so."""
-    body = _route(network, STATIC_ROUTE, scope=_SCOPE_UNIVERSE, kind=_UNREACHABLE)
-    return Change(f"ip route add unreachable {network} proto static", Message(RTM_NEWROUTE, _CREATE, body))
+    return Change(command, Message(RTM_DELADDR if delete else RTM_NEWADDR, 0 if delete else CREATE, body))
 
 
 def get_neighbours() -> Message:
@@ -274,7 +217,7 @@ def parse_neighbour(reply: Reply) -> tuple[int, IPv4Address | None, str] | None:
     found = reply.attributes(_NDMSG.size)
     if not state & _NUD_PERMANENT or _NDA_LLADDR not in found:
         return None
-    return index, _address(found.get(_NDA_DST)), nlmsg.as_mac(found[_NDA_LLADDR])
+    return index, ipv4_address(found.get(_NDA_DST)), nlmsg.as_mac(found[_NDA_LLADDR])
 
 
 def neighbour(device: str, index: int, ip: IPv4Address, mac: str, *, delete: bool = False) -> Change:
@@ -294,11 +237,11 @@ def fdb(device: str, index: int, mac: str, ip: IPv4Address, *, delete: bool = Fa
 
 
 def _neighbour_message(body: bytes, delete: bool) -> Message:
-    return Message(RTM_DELNEIGH, 0, body) if delete else Message(RTM_NEWNEIGH, _REPLACE, body)
+    return Message(RTM_DELNEIGH, 0, body) if delete else Message(RTM_NEWNEIGH, REPLACE, body)
 
 
 def _add_link(command: str, parts: list[bytes]) -> Change:
-    return Change(command, Message(RTM_NEWLINK, _CREATE, _ifinfo(up=True) + b"".join(parts)))
+    return Change(command, Message(RTM_NEWLINK, CREATE, _ifinfo(up=True) + b"".join(parts)))
 
 
 def _ifinfo(*, up: bool = False) -> bytes:
@@ -313,17 +256,13 @@ def _mac(mac: str) -> list[bytes]:
     return [nlmsg.mac(IFLA_ADDRESS, mac)] if mac else []
 
 
-def _route(network: IPv4Network, protocol: int, *, scope: int, onlink: bool = False, kind: int = _UNICAST) -> bytes:
-    flags = _RTNH_F_ONLINK if onlink else 0
-    fixed = _RTMSG.pack(socket.AF_INET, network.prefixlen, 0, 0, _MAIN_TABLE, protocol, scope, kind, flags)
-    return fixed + nlmsg.ipv4(_RTA_DST, network.network_address)
-
-
-def _words(**pairs: object) -> str:
+def words(**pairs: object) -> str:
+    """The pairs as a command of iproute2 has them; what is empty is left out."""
     return "".join(f" {name} {value}" for name, value in pairs.items() if value)
 
 
-def _address(value: bytes | None) -> IPv4Address | None:
+def ipv4_address(value: bytes | None) -> IPv4Address | None:
+    """The address of an attribute, if there is one."""
     return IPv4Address(value) if value else None
 
 

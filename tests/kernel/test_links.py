@@ -150,6 +150,32 @@ def test_two_owners_of_routes_through_one_device_leave_each_others_alone(two: Tw
     assert two.here.routes("br", protocol=84) == peers
 
 
+def test_a_route_over_several_gateways_gains_and_loses_them(two: Two) -> None:
+    two.here.ensure_bridge("br", mtu=1500)
+    two.here.set_addresses("br", [IPv4Interface("10.0.0.1/24")])
+    network, gateways = IPv4Network("192.0.2.1/32"), [IPv4Address(f"10.0.0.{number}") for number in (7, 8, 9)]
+    for count in (1, 3, 2, 1):
+        wanted = {network: Hop(via=gateways[0], others=tuple(gateways[1:count]))}
+        for _ in range(2):
+            two.here.set_routes("br", wanted, protocol=85)
+            assert two.here.routes("br", protocol=85) == wanted
+    two.here.set_routes("br", {network: Hop(via=gateways[0], others=tuple(gateways[1:]))}, protocol=85)
+    two.here.set_routes("br", {}, protocol=85)
+    assert two.here.routes("br", protocol=85) == {}
+
+
+def test_blackholes_are_exactly_those_given_and_routes_into_them_are_kept(two: Two) -> None:
+    two.here.ensure_bridge("br", mtu=1500)
+    two.here.set_addresses("br", [IPv4Interface("10.0.0.1/24")])
+    hop = {IPv4Network("192.0.2.1/32"): Hop(via=IPv4Address("10.0.0.7"))}
+    two.here.set_routes("br", hop, protocol=85)
+    for networks in ({IPv4Network("192.0.2.0/24")}, {IPv4Network("192.0.2.0/25")}, set[IPv4Network]()):
+        for _ in range(2):
+            two.here.set_blackholes(networks, protocol=85)
+            assert two.here.blackholes(protocol=85) == networks
+    assert two.here.routes("br", protocol=85) == hop
+
+
 def test_a_vxlan_device_has_its_neighbours_and_forwarding_entries_exactly(two: Two) -> None:
     two.here.ensure_veth("eth0", Peer("eth0", two.netns), mtu=1500)
     two.here.ensure_vxlan("flannel.1", vxlan())

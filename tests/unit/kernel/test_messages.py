@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from testbed.kernel import nlmsg, rtnl
+from testbed.kernel import nlmsg, rtnl, rtroute
 from testbed.kernel.links import Hop, Peer, Vxlan
 from testbed.kernel.nlmsg import Message
 from testbed.kernel.rtnl import Change
@@ -29,9 +29,14 @@ NETWORK = IPv4Network("10.244.2.0/24")
         (rtnl.set_link("eth0", up=True, mtu=1400), "ip link set eth0 mtu 1400 up"),
         (rtnl.delete_link("veth1"), "ip link delete veth1"),
         (rtnl.address("cni0", 3, IPv4Interface("10.244.1.1/24")), "ip address add 10.244.1.1/24 dev cni0"),
-        (rtnl.set_route("flannel.1", 4, NETWORK, Hop(via=IPv4Address("10.244.2.0"), onlink=True), 4),
-         "ip route replace 10.244.2.0/24 via 10.244.2.0 dev flannel.1 proto 4 onlink"),
-        (rtnl.delete_route("eth0", 2, NETWORK, 84), "ip route delete 10.244.2.0/24 dev eth0 proto 84"),
+        (rtroute.set_route("flannel.1", 4, NETWORK, Hop(via=IPv4Address("10.244.2.0"), onlink=True), 4),
+         "ip route replace 10.244.2.0/24 via 10.244.2.0 dev flannel.1 onlink proto 4"),
+        (rtroute.set_route("underlay", 4, NETWORK, Hop(IPv4Address("198.18.0.10"), (IPv4Address("198.18.0.11"),)), 85),
+         "ip route replace 10.244.2.0/24 proto 85 nexthop via 198.18.0.10 dev underlay "
+         "nexthop via 198.18.0.11 dev underlay"),
+        (rtroute.add_special(rtroute.BLACKHOLE, NETWORK, 85), "ip route add blackhole 10.244.2.0/24 proto 85"),
+        (rtroute.delete_special(rtroute.BLACKHOLE, NETWORK, 85), "ip route delete blackhole 10.244.2.0/24 proto 85"),
+        (rtroute.delete_route("eth0", 2, NETWORK, 84), "ip route delete 10.244.2.0/24 dev eth0 proto 84"),
         (rtnl.neighbour("flannel.1", 4, IPv4Address("10.244.2.0"), "02:00:00:00:00:02"),
          "ip neighbour replace 10.244.2.0 lladdr 02:00:00:00:00:02 nud permanent dev flannel.1"),
         (rtnl.fdb("flannel.1", 4, "02:00:00:00:00:02", IPv4Address("198.18.0.11"), delete=True),

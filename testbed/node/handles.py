@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Collection
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from typing import Protocol
 from testbed.kernel import probe
 from testbed.kernel.conntrack import Conntrack
 from testbed.kernel.links import Links, Nft
+from testbed.kernel.listening import ANY, listen
 from testbed.kernel.monitor import LossMonitor
 from testbed.kernel.netlink import NetlinkLinks
 from testbed.kernel.nft import LibNft
@@ -43,6 +45,14 @@ class Losses(Protocol):
         ...
 
 
+class Listen(Protocol):
+    """Opens listening TCP sockets; see `kernel.listening.listen`."""
+
+    def __call__(self, port: int, address: IPv4Address = ANY) -> socket.socket:
+        """KernelError where the port is taken."""
+        ...
+
+
 @dataclass(frozen=True)
 class Handles:
     """One node's kernel."""
@@ -52,6 +62,7 @@ class Handles:
     conntrack: UdpFlows
     losses: Losses
     echo: Echo
+    listen: Listen
     ensure_sysctls: Callable[[], None]
     is_current: Callable[[], bool]
     """Whether the node still has the namespace in which these were opened."""
@@ -68,6 +79,7 @@ def open_handles(netns: Path | None) -> Handles:
             conntrack=undo.enter_context(closing(Conntrack(netns))),
             losses=undo.enter_context(closing(LossMonitor(netns, ignored=POD_DEVICES))),
             echo=partial(probe.echo, netns),
+            listen=partial(listen, netns),
             ensure_sysctls=partial(ensure_sysctls, netns),
             is_current=lambda: _identity(netns) == opened,
             close=undo.pop_all().close,

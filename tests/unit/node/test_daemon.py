@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import socket
 from collections.abc import AsyncIterator, Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,6 +18,7 @@ from testbed.client.fake import FakeClient
 from testbed.kernel.conntrack import Flow
 from testbed.kernel.fake import FakeLinks, FakeNft
 from testbed.kernel.links import Peer
+from testbed.kernel.listening import ANY, listen
 from testbed.node.daemon import NodeDaemons
 from testbed.node.handles import Handles
 from testbed.topology.load import load_topology
@@ -62,6 +64,11 @@ def reached(
     return {}
 
 
+def listen_anywhere(port: int, address: IPv4Address = ANY) -> socket.socket:
+    """At a free port of the loopback: these nodes have no namespaces of their own."""
+    return listen(None, 0, IPv4Address("127.0.0.1"))
+
+
 @dataclass
 class Machine:
     """Nodes in memory, by name."""
@@ -87,6 +94,7 @@ class Machine:
             conntrack=NoFlows(),
             losses=losses,
             echo=reached,
+            listen=listen_anywhere,
             ensure_sysctls=lambda: None,
             is_current=lambda: name not in self.replaced,
             close=partial(self._close, name),

@@ -1,6 +1,6 @@
 """Connection tracking of one network namespace (ctnetlink): read the UDP entries, delete some.
 
-Source: linux/netfilter/nfnetlink_conntrack.h.
+Source: linux/netfilter/nfnetlink_conntrack.h; the filter of a dump: net/netfilter/nf_conntrack_netlink.c.
 """
 
 from __future__ import annotations
@@ -24,7 +24,12 @@ _TUPLE_ORIG, _TUPLE_REPLY = 1, 2
 _TUPLE_IP, _TUPLE_PROTO = 1, 2
 _SOURCE, _DESTINATION = 1, 2
 _PROTOCOL, _SOURCE_PORT, _DESTINATION_PORT = 1, 2, 3
+_FILTER, _FILTER_ORIGINAL, _FILTER_REPLY, _BY_PROTOCOL = 25, 1, 2, 1 << 3
 _NFGENMSG = bytes([socket.AF_INET, 0, 0, 0])
+_UDP_ONLY = nlmsg.nested(
+    _TUPLE_ORIG, [nlmsg.nested(_TUPLE_PROTO, [nlmsg.u8(_PROTOCOL, socket.IPPROTO_UDP)])]
+) + nlmsg.nested(_FILTER, [nlmsg.u32(_FILTER_ORIGINAL, _BY_PROTOCOL), nlmsg.u32(_FILTER_REPLY, 0)])
+"""Kernels from 5.8 on then leave out what is not UDP; older ones ignore it."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +55,7 @@ class Conntrack:
 
     def udp_flows(self) -> list[Flow]:
         """All UDP entries of IPv4."""
-        replies = self._socket.dump(Message(_GET, 0, _NFGENMSG))
+        replies = self._socket.dump(Message(_GET, 0, _NFGENMSG + _UDP_ONLY))
         return [flow for reply in replies if (flow := _parse_udp(reply))]
 
     def delete(self, flows: Iterable[Flow]) -> None:

@@ -1,4 +1,4 @@
-"""Figures as Prometheus reads them: its text format, version 0.0.4, which is smaller than any library that writes it."""
+"""Figures as Prometheus reads them: its text format, version 0.0.4, smaller than any library that writes it."""
 
 from __future__ import annotations
 

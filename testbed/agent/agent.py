@@ -14,6 +14,7 @@ import ssl
 from contextlib import suppress
 
 from testbed.agent.identity import Identity
+from testbed.agent.loadbalancers import LoadBalancers
 from testbed.agent.nodes import Nodes
 from testbed.agent.pods import Pods
 from testbed.agent.sandbox import Sandboxes
@@ -48,6 +49,7 @@ class Agent:
         self._wiring = wiring
         self._node_objects = Informer(client, NODE)
         self._nodes = Nodes(client, identity.host, self._node_objects)
+        self._load_balancers = LoadBalancers(client, self._node_objects, wiring.balance)
         self._pods = Pods(client, sandboxes, wiring, identity)
         self._server = AgentServer(self._pods.find, sandboxes, identity.token)
         self._changed = asyncio.Event()
@@ -71,6 +73,7 @@ class Agent:
             group.create_task(self._pods.events.run())
             group.create_task(self._pods.run())
             group.create_task(self._nodes.renew_leases())
+            group.create_task(self._load_balancers.run())
             group.create_task(self._follow(spec))
 
     async def _follow(self, spec: ClusterSpec) -> None:
@@ -87,6 +90,7 @@ class Agent:
                 log.warning("%s", error)
                 await backoff.wait()
                 continue
+            self._load_balancers.follow(spec.services.load_balancer_cidr)
             self._pods.follow(spec, self._wired)
             if spec.network != self._network:  # another backend leaves pods another MTU
                 self._pods.rewire()

@@ -5,15 +5,15 @@
     control plane ═ n-… ──┘  (bridge)  (router)  (bridge)
 
 The switch is everybody's default gateway. It forwards between its two bridges and drops all else, so that nothing can
-leave the machine through it. Each `sync` takes the whole spec and may come at any time; what fits is not touched, so
-packets flow on.
+leave the machine through it; what comes for a load balancer's address it hands to nodes (`loadbalancers`). Each `sync`
+takes the whole spec and may come at any time; what fits is not touched, so packets flow on.
 """
 
 from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
@@ -37,12 +37,15 @@ CONTROL_PLANE_DEVICE = "underlay"
 """Not eth0: on docker that is the one through which its port is published on 127.0.0.1."""
 TABLE = "testbed-switch"
 DEFAULT_ROUTE = IPv4Network("0.0.0.0/0")
+BALANCED = 85
+"""The origin (RTPROT, an unassigned number) of the switch's routes to addresses of load balancers."""
 ROUTER = {
     "net.ipv4.ip_forward": "1",
     "net.ipv4.conf.all.rp_filter": "0",
     "net.ipv4.conf.default.rp_filter": "0",
     "net.ipv4.conf.all.send_redirects": "0",
     "net.ipv4.conf.default.send_redirects": "0",
+    "net.ipv4.fib_multipath_hash_policy": "1",  # by ports too: several connections of a client reach several nodes
 }
 RULES = f"""\
 add table ip {TABLE}
@@ -143,6 +146,14 @@ class Wiring:
         if node not in self._handles:
             raise NotFound(f"node {node} is not wired on host {self._host}")
         return self._handles[node][1]
+
+    def balance(self, cidr: IPv4Network | None, routes: Mapping[IPv4Network, Hop]) -> None:
+        """Have the switch forward what comes for these addresses, and drop what comes for the rest of `cidr`.
+
+        May run beside `sync`. KernelError where the switch is not wired yet.
+        """
+        self._switch.set_blackholes([cidr] if cidr else [], protocol=BALANCED)
+        self._switch.set_routes(UNDERLAY, routes, protocol=BALANCED)
 
     def _sync_switch(self, spec: ClusterSpec) -> None:
         underlay = spec.underlay

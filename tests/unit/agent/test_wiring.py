@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from testbed.agent.wiring import CONTROL_PLANE_DEVICE, RULES, Kernel, Wiring
+from testbed.agent.wiring import BALANCED, CONTROL_PLANE_DEVICE, RULES, Kernel, Wiring
 from testbed.errors import NotFound
 from testbed.kernel.fake import FakeLinks, FakeNft
 from testbed.kernel.links import Hop, Links
@@ -119,3 +119,15 @@ def test_a_changed_mtu_reaches_every_device(host: Host, change: Callable[[Cluste
     host.wiring.sync(cluster())
     host.wiring.sync(change(cluster()))
     assert {link.mtu for link in host.switch.links() if link.name != "lo"} == {9000}
+
+
+def test_addresses_of_load_balancers_lead_to_nodes_and_the_rest_of_their_network_nowhere(host: Host) -> None:
+    host.wiring.sync(cluster())
+    network, hop = IPv4Network("192.0.2.0/24"), Hop(IPv4Address("198.18.0.11"), (IPv4Address("198.18.0.12"),))
+    host.wiring.balance(network, {IPv4Network("192.0.2.7/32"): hop})
+    host.wiring.sync(cluster())
+    assert host.switch.routes("underlay", protocol=BALANCED) == {IPv4Network("192.0.2.7/32"): hop}
+    assert host.switch.blackholes(protocol=BALANCED) == {network}
+    host.wiring.balance(None, {})
+    assert host.switch.routes("underlay", protocol=BALANCED) == {}
+    assert host.switch.blackholes(protocol=BALANCED) == set()

@@ -44,6 +44,7 @@ class Cluster:
         self.namespaces, self.nodes, self.leases = self._of(NAMESPACE), self._of(NODE), self._of(LEASE)
         self.pods, self.replica_sets, self.deployments = self._of(POD), self._of(REPLICA_SET), self._of(DEPLOYMENT)
         self.services, self.slices, self.endpoints = self._of(SERVICE), self._of(ENDPOINT_SLICE), self._of(ENDPOINTS)
+        self.config_maps = self._of(CONFIG_MAP)
         self.pods_by_label = self.pods.index(own_labels)
         self.pods_by_node = self.pods.index(lambda pod: [node_of(pod)])
         self.replica_sets_by_label = self.replica_sets.index(own_labels)

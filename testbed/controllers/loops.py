@@ -11,12 +11,15 @@ from testbed.controllers.deployments import Deployments
 from testbed.controllers.endpoints import EndpointsObjects
 from testbed.controllers.endpointslices import EndpointSlices
 from testbed.controllers.garbage import Garbage
+from testbed.controllers.loadbalancers import LoadBalancers
 from testbed.controllers.loop import Loop
 from testbed.controllers.nodes import Nodes
 from testbed.controllers.replicasets import ReplicaSets
 from testbed.controllers.scheduler import Scheduler
 
-CONTROLLERS = (Scheduler, EndpointSlices, Deployments, ReplicaSets, EndpointsObjects, Nodes, Garbage)
+CONTROLLERS = (
+    Scheduler, EndpointSlices, Deployments, ReplicaSets, EndpointsObjects, LoadBalancers, Nodes, Garbage,
+)  # fmt: skip
 
 
 async def run_controllers(client: Client) -> None:

@@ -47,11 +47,14 @@ class Kind:
 
 
 NAMESPACE = Kind("", "v1", "Namespace", "namespaces", namespaced=False, short_names=("ns",), subresources=("status",))
-NODE = Kind("", "v1", "Node", "nodes", namespaced=False, short_names=("no",), subresources=("status",))
+NODE = Kind("", "v1", "Node", "nodes", namespaced=False, short_names=("no",), subresources=("status", "proxy"))
 POD = Kind(
-    "", "v1", "Pod", "pods", short_names=("po",), categories=("all",), subresources=("status", "log", "exec", "binding")
+    "", "v1", "Pod", "pods", short_names=("po",), categories=("all",),
+    subresources=("status", "log", "exec", "binding", "proxy"),
+)  # fmt: skip
+SERVICE = Kind(
+    "", "v1", "Service", "services", short_names=("svc",), categories=("all",), subresources=("status", "proxy")
 )
-SERVICE = Kind("", "v1", "Service", "services", short_names=("svc",), categories=("all",), subresources=("status",))
 ENDPOINTS = Kind("", "v1", "Endpoints", "endpoints", short_names=("ep",))
 CONFIG_MAP = Kind("", "v1", "ConfigMap", "configmaps", short_names=("cm",))
 EVENT = Kind("", "v1", "Event", "events", short_names=("ev",))

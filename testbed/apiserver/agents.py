@@ -75,9 +75,12 @@ def agent_of(resources: Resources, pod: Object) -> tuple[str, int]:
     if not node_name:
         raise BadRequest(f"pod {name(pod)} does not have a host assigned")
     node = resources.store.get(NODE, Key("", node_name))
-    endpoint: Mapping[str, Any] = (
-        status(node.document).get("daemonEndpoints", {}).get("kubeletEndpoint", {}) if node else {}
-    )
+    return agent_at(node.document if node else {"metadata": {"name": node_name}})
+
+
+def agent_at(node: Object) -> tuple[str, int]:
+    """Where the agent of the node listens, by the node's own status. ServiceUnavailable where it has not told."""
+    endpoint: Mapping[str, Any] = status(node).get("daemonEndpoints", {}).get("kubeletEndpoint", {})
     if not endpoint.get("Address") or not endpoint.get("Port"):
-        raise ServiceUnavailable(f"no agent has announced itself for node {node_name}")
+        raise ServiceUnavailable(f"no agent has announced itself for node {name(node)}")
     return endpoint["Address"], endpoint["Port"]

@@ -17,6 +17,7 @@ _SUBRESOURCE_VERBS = {
     "log": ["get"],
     "exec": ["create", "get"],
     "binding": ["create"],
+    "proxy": ["create", "delete", "get", "patch", "update"],
 }
 _SUBRESOURCE_KINDS = {
     "scale": {"group": "autoscaling", "version": "v1", "kind": "Scale"},
@@ -99,6 +100,7 @@ def _subresources(kind: Kind) -> list[dict[str, Any]]:
             "kind": kind.kind,
             "verbs": _SUBRESOURCE_VERBS[subresource],
             **_SUBRESOURCE_KINDS.get(subresource, {}),
+            **({"kind": f"{kind.kind}ProxyOptions"} if subresource == "proxy" else {}),
         }
         for subresource in kind.subresources
     ]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, quote
 
 import orjson
 
@@ -34,22 +34,29 @@ class Request:
         self.method: str = scope.get("method", "GET")
         self.path: str = scope["path"]
         self.receive = receive
-        self._query_string: bytes = scope["query_string"]
-        self._headers: dict[bytes, bytes] = dict(scope["headers"])
+        self.query_string: bytes = scope["query_string"]
+        self.headers: dict[bytes, bytes] = dict(scope["headers"])
+        """By their names in lower case; of one that is repeated, the last."""
+        self._raw_path: bytes = scope.get("raw_path") or b""
 
     def header(self, name: bytes) -> bytes:
         """A header by its name in lower case; empty where it was not sent."""
-        return self._headers.get(name, b"")
+        return self.headers.get(name, b"")
+
+    @property
+    def raw_path(self) -> bytes:
+        """The path as it came, percent signs and all."""
+        return self._raw_path or quote(self.path).encode()
 
     @cached_property
     def query(self) -> dict[str, str]:
         """The query's parameters; of one that is repeated, the last."""
-        return dict(self.parameters) if self._query_string else {}
+        return dict(self.parameters) if self.query_string else {}
 
     @property
     def parameters(self) -> list[tuple[str, str]]:
         """The query's parameters in their order, repetitions included."""
-        return parse_qsl(self._query_string.decode("latin-1"), keep_blank_values=True)
+        return parse_qsl(self.query_string.decode("latin-1"), keep_blank_values=True)
 
     def flag(self, name: str) -> bool:
         """A parameter that is true or 1; BadRequest for what is no boolean."""
@@ -116,10 +123,12 @@ class Response:
     body: bytes
     status: int = 200
     media_type: bytes = JSON
+    headers: Sequence[tuple[bytes, bytes]] = ()
+    """More of them."""
 
     async def send(self, send: Send) -> None:
         """Write it out."""
-        headers = [(b"content-type", self.media_type), (b"content-length", b"%d" % len(self.body))]
+        headers = [*self.headers, (b"content-type", self.media_type), (b"content-length", b"%d" % len(self.body))]
         if self.status == RequestTooLarge.code:
             headers.append((b"connection", b"close"))
         await send({"type": "http.response.start", "status": self.status, "headers": headers})

@@ -14,7 +14,7 @@ import orjson
 from testbed.api.kinds import NAMESPACE
 from testbed.api.objects import Object
 from testbed.api.patch import merge_patch
-from testbed.apiserver import discovery, logs
+from testbed.apiserver import discovery, logs, proxying
 from testbed.apiserver.agents import Agents
 from testbed.apiserver.auth import BearerToken
 from testbed.apiserver.deletion import DeleteOptions
@@ -34,6 +34,7 @@ from testbed.apiserver.exchange import (
 from testbed.apiserver.lists import list_response, whole
 from testbed.apiserver.records import Record
 from testbed.apiserver.refusals import no_subprotocol
+from testbed.apiserver.relay import Relay
 from testbed.apiserver.resources import Resources
 from testbed.apiserver.routes import Target, target
 from testbed.apiserver.selection import selection
@@ -43,7 +44,7 @@ from testbed.errors import ApiError, BadRequest, MethodNotAllowed
 HEALTH_PATHS = ("/healthz", "/livez", "/readyz")
 WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
-Answer = Response | WatchStream | logs.LogStream
+Answer = Response | WatchStream | Relay
 Verb = Callable[[Target, Request], Awaitable[Answer]]
 
 
@@ -76,6 +77,7 @@ class ApiServer:
             ("GET", "log"): self._log,
             ("GET", "exec"): self._exec_without_upgrade,
             ("POST", "exec"): self._exec_without_upgrade,
+            **{(method, "proxy"): self._proxy for method in proxying.METHODS},
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -170,6 +172,9 @@ class ApiServer:
     async def _log(self, addressed: Target, request: Request) -> Answer:
         pod = self._resources.get(addressed.kind, addressed.key).document
         return await logs.open_log(self._agents, self._resources, pod, request)
+
+    async def _proxy(self, addressed: Target, request: Request) -> Answer:
+        return await proxying.proxied(self._resources, self._agents, addressed, request)
 
     async def _exec_without_upgrade(self, _addressed: Target, _request: Request) -> Answer:
         raise no_subprotocol()

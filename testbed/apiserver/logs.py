@@ -2,49 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
-from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from contextlib import ExitStack
 from urllib.parse import urlencode
 
 from testbed.api.objects import Object
 from testbed.apiserver.agents import Agents, agent_of, agent_path, container_of, refused, unreachable
-from testbed.apiserver.exchange import TEXT, Receive, Request, Send
+from testbed.apiserver.exchange import TEXT, Request
+from testbed.apiserver.relay import Relay
 from testbed.apiserver.resources import Resources
-from testbed.client.connection import Connection, Exchange
 
 FLAGS = ("follow", "previous", "timestamps")
 NUMBERS = ("limitBytes", "sinceSeconds", "tailLines")
 
 
-@dataclass(frozen=True)
-class LogStream:
-    """A log on its way to the client."""
-
-    connection: Connection
-    exchange: Exchange
-    receive: Receive
-
-    async def send(self, send: Send) -> None:
-        """Pass the log on until it ends, the agent goes or the client leaves."""
-        listener = asyncio.get_running_loop().create_task(self._close_when_left())
-        try:
-            await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", TEXT)]})
-            with suppress(OSError):
-                async for chunk in self.exchange.chunks():
-                    await send({"type": "http.response.body", "body": chunk, "more_body": True})
-            await send({"type": "http.response.body", "body": b""})
-        finally:
-            listener.cancel()
-            self.connection.abort()
-
-    async def _close_when_left(self) -> None:
-        while (await self.receive())["type"] != "http.disconnect":
-            pass
-        self.connection.abort()
-
-
-async def open_log(agents: Agents, resources: Resources, pod: Object, request: Request) -> LogStream:
+async def open_log(agents: Agents, resources: Resources, pod: Object, request: Request) -> Relay:
     """The log of one container, from the agent that runs it; the agent's refusal as an ApiError."""
     path = agent_path(pod, container_of(pod, request.query.get("container", "")), "containerLogs")
     address, port = agent_of(resources, pod)
@@ -59,7 +30,7 @@ async def open_log(agents: Agents, resources: Resources, pod: Object, request: R
         except OSError as error:
             raise unreachable(address, port, error) from error
         undo.pop_all()
-    return LogStream(connection, exchange, request.receive)
+    return Relay(connection, exchange, request.receive, [(b"content-type", TEXT)])
 
 
 def _options(request: Request) -> dict[str, str]:

@@ -8,6 +8,9 @@ from testbed.api.kinds import KINDS, Kind
 from testbed.api.objects import Key
 from testbed.errors import NotFound
 
+PROXY = "proxy"
+"""The one subresource whose path goes on."""
+
 _BY_PLURAL: dict[tuple[str, str], dict[str, Kind]] = {}
 for _kind in KINDS:
     _BY_PLURAL.setdefault((_kind.group, _kind.version), {})[_kind.plural] = _kind
@@ -44,6 +47,8 @@ def target(path: str) -> Target:
         namespace, rest = rest[1], rest[2:]
     kind = plurals.get(rest[0]) if rest else None
     name, subresource = [*rest[1:], "", ""][:2]
+    if subresource == PROXY:
+        rest = rest[:3]  # what follows is for somebody else to understand
     is_served = (
         kind is not None
         and len(rest) <= 3

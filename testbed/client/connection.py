@@ -55,6 +55,8 @@ class Exchange:
         self.status = 0
         """The HTTP status; 0 until the head has arrived."""
         self.is_complete = False
+        self.headers: list[tuple[bytes, bytes]] = []
+        """As they came, with the head."""
         self.keeps_alive = False
         """Whether the server lets another exchange follow on the connection."""
         self.parser: Any = HttpResponseParser(self)
@@ -85,6 +87,10 @@ class Exchange:
                 return
             self._transport.resume_reading()
             await self._more()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """One of the headers."""
+        self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         """The head has arrived."""

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 import orjson
 
@@ -101,6 +101,13 @@ class HttpClient:
             options["preconditions"] = {"uid": uid}
         await self._call("DELETE", kind.path(namespace, name), body=options)
 
+    async def delete_collection(self, kind: Kind, namespace: str = "", *, label_selector: str = "") -> None:
+        """DELETE the collection: every object in it, or those that the selector names."""
+        query = _selectors(label_selector, "")
+        await self._call(
+            "DELETE", kind.path(namespace), query=query, body={"apiVersion": "v1", "kind": "DeleteOptions"}
+        )
+
     async def watch(
         self, kind: Kind, namespace: str = "", *, since: int, label_selector: str = "", field_selector: str = ""
     ) -> AsyncIterator[Event]:
@@ -113,6 +120,18 @@ class HttpClient:
                 if event["type"] == "ERROR":
                     raise api_error(event["object"])
                 yield Event(event["type"], event["object"])
+
+    async def get_raw(self, target: str) -> bytes:
+        """GET any path, with its query: `kubectl get --raw`. The ApiError for every answer that is no success."""
+        path, _, query = target.partition("?")
+        request = self._request("GET", path, dict(parse_qsl(query, keep_blank_values=True)))
+        try:
+            status, answer = await self._connections.fetch(request, timeout_s=REQUEST_TIMEOUT_S, is_safe=True)
+        except OSError as error:
+            raise self._unreachable(error) from error
+        if not 200 <= status < 300:
+            _answer(path, status, answer)
+        return answer
 
     async def logs(
         self, namespace: str, pod: str, container: str = "", *, follow: bool = False, tail: int | None = None

@@ -37,6 +37,12 @@ class FakeLinks:
         """See Links."""
         self._ensure(name, "bridge", mtu=mtu, mac=mac)
 
+    def ensure_dummy(self, name: str) -> None:
+        """See Links."""
+        if name not in self._devices:
+            self._ensure(name, "dummy", mtu=1500, mac="")
+        self.ensure_up(name)
+
     def ensure_veth(self, name: str, peer: Peer, *, mtu: int, mac: str = "", master: str = "") -> None:
         """See Links."""
         if master:
@@ -74,6 +80,15 @@ class FakeLinks:
     def set_addresses(self, device: str, addresses: Iterable[IPv4Interface]) -> None:
         """See Links."""
         self._device(device).addresses = set(addresses)
+
+    def ensure_addresses(self, device: str, addresses: Iterable[IPv4Interface]) -> None:
+        """See Links."""
+        self._device(device).addresses.update(addresses)
+
+    def delete_addresses(self, device: str, addresses: Iterable[IPv4Interface]) -> None:
+        """See Links."""
+        if device in self._devices:
+            self._devices[device].addresses.difference_update(addresses)
 
     def set_routes(self, device: str, routes: Mapping[IPv4Network, Hop], *, protocol: int = STATIC_ROUTE) -> None:
         """See Links."""

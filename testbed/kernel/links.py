@@ -69,6 +69,13 @@ class Links(Protocol):
         """A Linux bridge, up, without spanning tree, of exactly this MTU."""
         ...
 
+    def ensure_dummy(self, name: str) -> None:
+        """A device of no use but to bear addresses, up; where the kernel has no dummy devices, a bridge without ports.
+
+        One that has that name stays, of whatever type.
+        """
+        ...
+
     def ensure_veth(self, name: str, peer: Peer, *, mtu: int, mac: str = "", master: str = "") -> None:
         """A veth pair: this end here, up; the other in the peer's namespace, up. Both ends have this MTU.
 
@@ -90,6 +97,14 @@ class Links(Protocol):
 
     def set_addresses(self, device: str, addresses: Iterable[IPv4Interface]) -> None:
         """Exactly these IPv4 addresses."""
+        ...
+
+    def ensure_addresses(self, device: str, addresses: Iterable[IPv4Interface]) -> None:
+        """At least these IPv4 addresses: costs what they cost, however many the device has."""
+        ...
+
+    def delete_addresses(self, device: str, addresses: Iterable[IPv4Interface]) -> None:
+        """Not these IPv4 addresses; the device may be gone too."""
         ...
 
     def set_routes(self, device: str, routes: Mapping[IPv4Network, Hop], *, protocol: int = STATIC_ROUTE) -> None:

@@ -44,6 +44,17 @@ class NetlinkLinks:
         # An MTU given at creation would not stick: the bridge would follow its smallest port.
         self._adjust(name, mtu=mtu, mac=mac)
 
+    def ensure_dummy(self, name: str) -> None:
+        """A device of no use but to bear addresses, up; where the kernel has no dummy devices, a bridge without ports.
+
+        One that has that name stays, of whatever type.
+        """
+        if not self._find(name):
+            (refusal,) = self._apply([rtnl.add_dummy(name)], tolerate=(errno.EEXIST, errno.EOPNOTSUPP))
+            if refusal == errno.EOPNOTSUPP:
+                self._apply([rtnl.add_bridge(name, "")], tolerate=(errno.EEXIST,))
+        self.ensure_up(name)
+
     def ensure_veth(self, name: str, peer: Peer, *, mtu: int, mac: str = "", master: str = "") -> None:
         """A veth pair: this end here, up; the other in the peer's namespace, up. Both ends have this MTU.
 
@@ -95,6 +106,18 @@ class NetlinkLinks:
         missing = [rtnl.address(device, index, each) for each in sorted(wanted if stale else wanted - have)]
         self._apply(stale, tolerate=_GONE)
         self._apply(missing, tolerate=(errno.EEXIST,))
+
+    def ensure_addresses(self, device: str, addresses: Iterable[IPv4Interface]) -> None:
+        """At least these IPv4 addresses: costs what they cost, however many the device has."""
+        index = self._index(device)
+        self._apply([rtnl.address(device, index, each) for each in addresses], tolerate=(errno.EEXIST,))
+
+    def delete_addresses(self, device: str, addresses: Iterable[IPv4Interface]) -> None:
+        """Not these IPv4 addresses; the device may be gone too."""
+        if found := self._find(device):
+            index = found.state.index
+            gone = [rtnl.address(device, index, each, delete=True) for each in addresses]
+            self._apply(gone, tolerate=_GONE)
 
     def set_routes(self, device: str, routes: Mapping[IPv4Network, Hop], *, protocol: int = STATIC_ROUTE) -> None:
         """Exactly these routes of that origin through the device (main table); others to the same place give way."""

@@ -115,6 +115,12 @@ def add_bridge(name: str, mac: str) -> Change:
     return _add_link(command, [*parts, *_mac(mac)])
 
 
+def add_dummy(name: str) -> Change:
+    """A new device that sends nothing anywhere, up."""
+    parts = [nlmsg.text(IFLA_IFNAME, name), _kind("dummy", b"")]
+    return _add_link(f"ip link add {name} up type dummy", parts)
+
+
 def add_veth(name: str, peer: Peer, peer_netns_fd: int, *, mtu: int, mac: str, master: tuple[str, int]) -> Change:
     """A new veth pair, this end up, the other one in its own namespace from the first moment."""
     other = [

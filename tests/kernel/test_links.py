@@ -122,6 +122,21 @@ def test_addresses_are_exactly_those_given(two: Two) -> None:
     assert two.here.addresses("br") == {IPv4Interface("10.0.0.2/24"), IPv4Interface("10.0.0.3/32")}
 
 
+def test_a_device_that_bears_addresses_gains_and_loses_single_ones(two: Two) -> None:
+    first, second, third = (IPv4Interface(f"10.96.0.{number}/32") for number in (1, 2, 3))
+    two.here.delete_addresses("vips", [first])
+    for _ in range(2):
+        two.here.ensure_dummy("vips")
+        two.here.ensure_addresses("vips", [first, second])
+    two.here.ensure_addresses("vips", [second, third])
+    for _ in range(2):
+        two.here.delete_addresses("vips", [first])
+    assert two.here.addresses("vips") == {second, third}
+    found = link(two.here, "vips")
+    assert found
+    assert found.is_up
+
+
 def test_routes_are_exactly_those_given(two: Two) -> None:
     two.here.ensure_bridge("br", mtu=1500)
     two.here.set_addresses("br", [IPv4Interface("10.0.0.1/24")])

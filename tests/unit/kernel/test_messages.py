@@ -21,6 +21,7 @@ NETWORK = IPv4Network("10.244.2.0/24")
     [
         (rtnl.add_bridge("cni0", "0a:58:0a:f4:01:01"),
          "ip link add cni0 address 0a:58:0a:f4:01:01 up type bridge stp_state 0"),
+        (rtnl.add_dummy("kube-ipvs0"), "ip link add kube-ipvs0 up type dummy"),
         (rtnl.add_veth("veth1", Peer("eth0", Path("/n/pod")), 9, mtu=1450, mac="", master=("cni0", 3)),
          "ip link add veth1 mtu 1450 master cni0 up type veth peer name eth0 mtu 1450 netns /n/pod"),
         (rtnl.add_vxlan("flannel.1", VXLAN, 2),

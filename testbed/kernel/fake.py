@@ -181,9 +181,13 @@ class FakeNft:
             raise refusal
         self.loaded.append(script)
 
-    def list(self, what: str = "ruleset") -> str:
+    def list(self, what: str = "ruleset", *, terse: bool = False) -> str:
         """Every script that was loaded, in order; `what` is not looked at."""
-        return "\n".join(self.loaded) if what else ""
+        return "\n".join(self.loaded) if what or terse else ""
+
+    def get(self, elements: str) -> str:
+        """Nothing: it does not know what the scripts would do."""
+        return "" if elements else "\n".join(self.loaded)
 
     def was_edited(self) -> bool:
         """See Nft."""

@@ -176,8 +176,12 @@ class Nft(Protocol):
         """All of the script in one transaction, or KernelError and none of it."""
         ...
 
-    def list(self, what: str = "ruleset") -> str:
-        """`nft list WHAT`; empty where there is no such thing."""
+    def list(self, what: str = "ruleset", *, terse: bool = False) -> str:
+        """`nft list WHAT`, with `terse` without the elements; empty where there is no such thing."""
+        ...
+
+    def get(self, elements: str) -> str:
+        """`nft get element FAMILY TABLE SET { … }`: the set with these of its elements; empty where one is missing."""
         ...
 
     def was_edited(self) -> bool:

@@ -27,9 +27,10 @@ _NFT_MSG_GETGEN = 0x0A10  # NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETGEN
 _NFTA_GEN_ID = 1
 _SHOWN_LINES, _SHOWN_COLUMNS = 40, 400
 """Of a script, in the log."""
+_OUTPUT_TERSE = 1 << 11  # NFT_CTX_OUTPUT_TERSE
 _LARGE = 10_000
-"""Characters of a script after which the context is made anew: it keeps all that it has parsed, about 100 bytes for
-each character."""
+"""Characters of a script or a listing after which the context is made anew: it keeps all that it has parsed, about 100
+bytes for each character."""
 
 
 class LibNft:
@@ -57,18 +58,18 @@ class LibNft:
             self._run(script)
             self._note(before)
             if len(script) > _LARGE:
-                self._library.nft_ctx_free(self._context)
-                self._context = self._opened()
+                self._renew()
 
-    def list(self, what: str = "ruleset") -> str:
-        """`nft list WHAT`; empty where there is no such thing."""
+    def list(self, what: str = "ruleset", *, terse: bool = False) -> str:
+        """`nft list WHAT`, with `terse` without the elements; empty where there is no such thing."""
         with self._lock:
-            try:
-                return self._run(f"list {what}")
-            except KernelError as error:
-                if error.errno == errno.ENOENT:
-                    return ""
-                raise
+            self._library.nft_ctx_output_set_flags(self._context, _OUTPUT_TERSE if terse else 0)
+            return self._found(f"list {what}")
+
+    def get(self, elements: str) -> str:
+        """`nft get element FAMILY TABLE SET { … }`: the set with these of its elements; empty where one is missing."""
+        with self._lock:
+            return self._found(f"get element {elements}")
 
     def was_edited(self) -> bool:
         """Whether anybody else has committed a transaction in this namespace since the last call of this method.
@@ -108,6 +109,21 @@ class LibNft:
             raise KernelError(f"{self._prefix}nft: {message}", _errno(message))
         return output.decode()
 
+    def _found(self, query: str) -> str:
+        try:
+            found = self._run(query)
+        except KernelError as error:
+            if error.errno == errno.ENOENT:
+                return ""
+            raise
+        if len(found) > _LARGE:
+            self._renew()
+        return found
+
+    def _renew(self) -> None:
+        self._library.nft_ctx_free(self._context)
+        self._context = self._opened()
+
     def _note(self, before: int | None) -> None:
         """Remember the generation now; ours accounts for one step from `before`, and for no other."""
         now = self._read_generation()
@@ -132,6 +148,7 @@ def _library() -> ctypes.CDLL:
     for name in ("nft_ctx_get_output_buffer", "nft_ctx_get_error_buffer"):
         getattr(library, name).argtypes = [ctypes.c_void_p]
         getattr(library, name).restype = ctypes.c_char_p
+    library.nft_ctx_output_set_flags.argtypes = [ctypes.c_void_p, ctypes.c_uint]
     for name in ("nft_ctx_buffer_output", "nft_ctx_buffer_error", "nft_ctx_free"):
         getattr(library, name).argtypes = [ctypes.c_void_p]
     library.nft_run_cmd_from_buffer.argtypes = [ctypes.c_void_p, ctypes.c_char_p]

@@ -27,10 +27,168 @@ chains are nat, at dstnat and srcnat.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from ipaddress import IPv4Network
+import logging
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from ipaddress import IPv4Address, IPv4Network
+from itertools import islice
 
+from testbed.api.objects import Key
+from testbed.errors import KernelError
+from testbed.kernel.links import Links
+from testbed.proxy import nftables_elements, nftables_listing, nftables_rules, nftables_words
+from testbed.proxy.mode import Doors
 from testbed.proxy.servicemap import VirtualPort
+from testbed.proxy.virtualport import Here, Ports
+from testbed.proxy.virtualport import VirtualPort as NewVirtualPort
+
+log = logging.getLogger(__name__)
+
+_CHUNK = 60_000
+"""Characters to a transaction, about 1,500 elements: a third of what fits into the socket buffer that the kernel allows
+a plain user by default (net.core.wmem_max, 208 KiB, doubled), and 6 MB of memory in libnftables."""
+_BATCH = 250
+"""Services whose elements are computed together."""
+
+
+class NftablesMode:
+    """See `Mode`. Two tables take turns: see `load`."""
+
+    def __init__(self, doors: Doors) -> None:
+        self._nft, self._links = doors.nft, doors.links
+        self._here: Here | None = None
+        self._addresses: frozenset[IPv4Address] = frozenset()
+        self._table = nftables_rules.TABLE
+        self._chains: set[str] = set()
+
+    def load(self, ports: Ports, here: Here) -> None:
+        """See Mode.
+
+        A table is put together beside the one in use, in transactions of bounded size, and takes over in the last one:
+        new connections meet the old rules or the new. Clients with affinity keep their endpoints.
+        """
+        self._here, self._addresses = here, node_addresses(self._links, here)
+        old = self._in_use()
+        self._table = next(table for table in nftables_rules.TABLES if table != old)
+        self._chains = set()
+        self._nft.load(nftables_rules.delete(self._table) + nftables_rules.skeleton(self._table, here))
+        self._load_all(self._everything(ports))
+        self._load_all(self._clients_of(old))
+        self._nft.load(nftables_rules.delete(old) + nftables_rules.hooks(self._table))
+
+    def change(self, before: Ports, after: Ports, which: Collection[Key]) -> bool:
+        """See Mode."""
+        if self._here is None:
+            return False
+        old = self._elements(port for each in which for port in before.get(each, ()))
+        new = self._elements(port for each in which for port in after.get(each, ()))
+        try:
+            self._load_all([*self._chains_for(new), *nftables_elements.change(self._table, old, new)])
+        except KernelError as error:
+            log.warning("the rules are not as they were left, loading all of them: %s", error)
+            return False
+        return True
+
+    def was_edited(self) -> bool:
+        """See Mode; a node that has another address now, where node ports are served, counts as edited."""
+        is_edited = self._nft.was_edited()
+        return is_edited or (self._here is not None and node_addresses(self._links, self._here) != self._addresses)
+
+    def differences(self, ports: Ports) -> list[str]:
+        """See Mode."""
+        if self._here is None:
+            return [f"+ table ip {self._table}"]
+        table = f"table ip {self._table}"
+        rules = nftables_rules.fixed_chains(self._here) | nftables_rules.HOOKS
+        rules |= {name: nftables_rules.counted_chain(name) for name in self._chains}
+        found = nftables_words.differing_rules(rules, nftables_listing.chains(self._nft.list(table, terse=True)))
+        there = {name: self._listed("map", name) for name in nftables_rules.MAPS}
+        there |= {name: self._listed("set", name) for name in nftables_rules.SETS}
+        for services in _batches(ports):
+            found += nftables_words.take_off(there, self._elements(port for each in services for port in ports[each]))
+        return found + nftables_words.left_over(there)
+
+    def explain(self, port: NewVirtualPort) -> list[str]:
+        """See Mode."""
+        wanted = self._elements([port])
+        there = {name: self._got(name, keys) for name, keys in nftables_elements.by_map(wanted).items()}
+        clients = self._clients(self._table) if port.affinity_s else []
+        return nftables_words.path(port, self._table, self._addresses, there, clients)
+
+    def teardown(self) -> bool:
+        """See Mode."""
+        self._here = None
+        for table in nftables_rules.TABLES:
+            self._nft.load(nftables_rules.delete(table))
+        return True
+
+    def _in_use(self) -> str:
+        """The table that packets enter; where none is, the one that `load` shall not take."""
+        used = (each for each in nftables_rules.TABLES if self._nft.list(f"chain ip {each} nat-prerouting"))
+        return next(used, nftables_rules.OTHER_TABLE)
+
+    def _everything(self, ports: Ports) -> Iterator[str]:
+        for services in _batches(ports):
+            wanted = self._elements(port for each in services for port in ports[each])
+            yield from self._chains_for(wanted)
+            yield from nftables_elements.change(self._table, {}, wanted)
+
+    def _chains_for(self, wanted: nftables_elements.Elements) -> Iterator[str]:
+        missing = nftables_elements.chains_of(wanted) - self._chains
+        self._chains |= missing
+        if missing:
+            yield nftables_rules.chains(self._table, sorted(missing))
+
+    def _clients_of(self, table: str) -> Iterator[str]:
+        entries = iter(self._clients(table))
+        while some := list(islice(entries, _BATCH)):
+            listed = ", ".join(str(client) for client in some)
+            yield f"add element ip {self._table} {nftables_rules.CLIENTS} {{ {listed} }}\n"
+
+    def _clients(self, table: str) -> list[nftables_listing.Client]:
+        return nftables_listing.clients(self._nft.list(f"map ip {table} {nftables_rules.CLIENTS}"))
+
+    def _elements(self, ports: Iterable[NewVirtualPort]) -> dict[nftables_elements.Name, str]:
+        return nftables_elements.elements(ports, self._addresses)
+
+    def _listed(self, kind: str, name: str) -> dict[str, str]:
+        return nftables_listing.elements(self._nft.list(f"{kind} ip {self._table} {name}"))
+
+    def _got(self, name: str, keys: Iterable[str]) -> dict[str, str]:
+        found: dict[str, str] = {}
+        for key in keys:
+            found |= nftables_listing.elements(self._nft.get(f"ip {self._table} {name} {{ {key} }}"))
+        return found
+
+    def _load_all(self, statements: Iterable[str]) -> None:
+        """In as few transactions as their size allows."""
+        waiting: list[str] = []
+        size = 0
+        for statement in statements:
+            if waiting and size + len(statement) > _CHUNK:
+                self._nft.load("".join(waiting))
+                waiting, size = [], 0
+            waiting.append(statement)
+            size += len(statement)
+        if waiting:
+            self._nft.load("".join(waiting))
+
+
+def node_addresses(links: Links, here: Here) -> frozenset[IPv4Address]:
+    """Where node ports are served: at the node's primary address, or at those of its addresses that the networks of
+    `here` contain. Never at a loopback address: the kernel drops what comes from there to elsewhere."""
+    if not here.node_port_addresses:
+        return frozenset({here.address})
+    every = {each.ip for link in links.links() for each in links.addresses(link.name)}
+    return frozenset(
+        each for each in every if not each.is_loopback and any(each in network for network in here.node_port_addresses)
+    )
+
+
+def _batches(ports: Ports) -> Iterator[list[Key]]:
+    keys = iter(ports)
+    while some := list(islice(keys, _BATCH)):
+        yield some
+
 
 TABLE = "testbed-proxy"
 NEXT_TABLE = "testbed-proxy-next"

@@ -1,0 +1,186 @@
+"""The rules of mode `nftables`: maps, sets and chains, which no Service adds to. Pure.
+
+Everything is written as `nft list table` prints it, so that what the kernel holds can be compared with it line by line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from ipaddress import IPv4Network
+
+from testbed.proxy.virtualport import Here
+
+TABLE = "testbed-proxy"
+OTHER_TABLE = "testbed-proxy-2"
+"""Each of the two is put together beside the other, which it then replaces in one transaction."""
+TABLES = (TABLE, OTHER_TABLE)
+
+LOCAL_SLOTS = 32768
+"""The first slot of the endpoints of traffic policy Local; an address has those of Cluster below it."""
+
+_KEY = "ip daddr . meta l4proto . th dport"
+_PLAIN_KEY = "ipv4_addr . inet_proto . inet_service"
+# nft 1.0.6 refuses a rule that uses a map of `: ip daddr . th dport` which it has read back from the kernel
+# ("conflicting protocols specified: ip vs. th"). The type of a TCP port is the same, and is good for every protocol.
+_SLOT = f"typeof {_KEY} . numgen random mod 65536"
+_NUMGEN = "numgen random mod"
+
+MAPS = {
+    "services": f"type {_PLAIN_KEY} : verdict",
+    "inside": f"type {_PLAIN_KEY} : verdict",
+    "outside": f"type {_PLAIN_KEY} : verdict",
+    "guarded": f"type {_PLAIN_KEY} : verdict",
+    "public": f"type {_PLAIN_KEY} : verdict",
+    "endpoints": f"{_SLOT} : ip daddr . tcp dport",
+    "sticky-services": f"type {_PLAIN_KEY} : mark",
+    "sticky-endpoints": f"type {_PLAIN_KEY} . mark : ipv4_addr . inet_service",
+    "slots": f"{_SLOT} : meta mark",
+    "pickers": f"type {_PLAIN_KEY} : verdict",
+    "outside-pickers": f"type {_PLAIN_KEY} : verdict",
+    "timeouts": f"type {_PLAIN_KEY} : verdict",
+}
+"""Name to declaration, of those whose elements stand for Services."""
+SETS = {
+    "cluster-ips": "type ipv4_addr",
+    "allowed-sources": f"type ipv4_addr . {_PLAIN_KEY}\n\t\tflags interval",
+}
+"""The same of sets."""
+CLIENTS = "clients"
+"""The map that packets write: client and Service to the endpoint it keeps, until it times out."""
+_CLIENTS = "type ipv4_addr . mark : mark\n\t\tsize 1000000\n\t\tflags dynamic,timeout"
+_HAIRPINS = "type ipv4_addr . ipv4_addr"
+
+# nft maps to a port only behind a match on the transport protocol; a set of protocols would be one more object.
+_DNAT = "meta l4proto != icmp dnat ip to"
+_ORIGINAL = "ct original ip daddr . meta l4proto . ct original proto-dst"
+_BY_KEY = f"{_KEY} vmap"
+_MASQUERADE = "masquerade fully-random"
+
+
+def delete(table: str) -> str:
+    """No table of that name, whether or not there was one."""
+    return f"add table ip {table}\ndelete table ip {table}\n"
+
+
+def skeleton(table: str, here: Here) -> str:
+    """The table with its empty maps and sets, and the chains that no packet enters yet."""
+    hairpins = ", ".join(f"{address} . {address}" for address in here.pod_cidr.hosts())
+    maps = {**MAPS, CLIENTS: _CLIENTS}
+    declared = [
+        *(_declared("map", name, what) for name, what in maps.items()),
+        *(_declared("set", name, what) for name, what in SETS.items()),
+        _declared("set", "hairpins", f"{_HAIRPINS}\n\t\telements = {{ {hairpins} }}"),
+        *(_declared("chain", name, "\n\t\t".join(rules)) for name, rules in fixed_chains(here).items()),
+    ]
+    return f"table ip {table} {{\n{''.join(declared)}}}\n"
+
+
+def hooks(table: str) -> str:
+    """The chains that bring packets in: with these the table takes effect."""
+    chains = (_declared("chain", name, "\n\t\t".join(rules)) for name, rules in HOOKS.items())
+    return f"table ip {table} {{\n{''.join(chains)}}}\n"
+
+
+def chains(table: str, names: Iterable[str]) -> str:
+    """Chains made when the first element leads to them; one that is there already stays as it is."""
+    made: list[str] = []
+    for name in names:
+        made += [f"add chain ip {table} {name}\n", f"flush chain ip {table} {name}\n"]
+        made += [f"add rule ip {table} {name} {rule}\n" for rule in counted_chain(name)]
+    return "".join(made)
+
+
+HOOKS = {
+    "nat-prerouting": ("type nat hook prerouting priority dstnat; policy accept;", "jump dispatch"),
+    "nat-output": ("type nat hook output priority -100; policy accept;", "jump dispatch"),
+    "nat-postrouting": ("type nat hook postrouting priority srcnat; policy accept;", "ct status dnat jump sources"),
+}
+"""Base chains: declaration and rules. All are nat: they see the first packet of a connection, and no other."""
+
+
+def fixed_chains(here: Here) -> dict[str, tuple[str, ...]]:
+    """Name to rules."""
+    return {
+        "refuse": ("reject with tcp reset", "reject"),
+        "dispatch": (
+            f"{_BY_KEY} @services",
+            "ip daddr @cluster-ips goto refuse",
+            f"ip daddr {here.service_cidr} drop",
+        ),
+        "guard": (f"ip saddr . {_KEY} @allowed-sources {_BY_KEY} @guarded", "drop"),
+        "lb-1": (
+            # The rule that uses a map first, in the script that declares it, is given the protocol of the map's type.
+            f"dnat ip to ip daddr . meta l4proto . tcp dport . {_NUMGEN} 1 map @endpoints",
+            f"{_DNAT} {_KEY} . {_NUMGEN} 1 map @endpoints",
+            "drop",
+        ),
+        "local": (
+            f"ip saddr {here.cluster_cidr} {_BY_KEY} @inside",
+            f"fib saddr type local {_BY_KEY} @inside",
+            f"{_BY_KEY} @outside",
+        ),
+        "sticky": _sticky("pickers"),
+        "sticky-outside": _sticky("outside-pickers"),
+        "sources": (
+            "ip saddr . ip daddr @hairpins goto masq",
+            f"{_foreign(here.cluster_cidr)} ct original ip daddr @cluster-ips goto masq",
+            *(f"meta l4proto {protocol} {_ORIGINAL} vmap @public" for protocol in ("tcp", "udp", "sctp")),
+        ),
+        "masq": (_MASQUERADE,),
+        "masq-own": (f"fib saddr type local {_MASQUERADE}",),
+    }
+
+
+def counted_chain(name: str) -> tuple[str, ...]:
+    """The rules of a chain whose name ends in a number: of endpoints, or of seconds."""
+    kind, _, number = name.rpartition("-")
+    otherwise = (f"goto {kind}-1",) if number != "1" else ()
+    match kind:
+        case "lb":
+            return (f"{_DNAT} {_KEY} . {_NUMGEN} {number} map @endpoints", *(otherwise or ("drop",)))
+        case "local":
+            return (
+                f"{_DNAT} {_KEY} . {_NUMGEN} {number} offset {LOCAL_SLOTS} map @endpoints",
+                *(otherwise or ("drop",)),
+            )
+        case "pick":
+            return (f"ct mark set {_KEY} . {_NUMGEN} {number} map @slots",)
+        case "pick-local":
+            return (f"ct mark set {_KEY} . {_NUMGEN} {number} offset {LOCAL_SLOTS} map @slots",)
+    return (f"update @{CLIENTS} {{ ip saddr . meta mark timeout {duration(int(number))} : ct mark }}",)
+
+
+def duration(seconds: int) -> str:
+    """As nft prints it: 10800 is 3h."""
+    parts = zip((86400, 3600, 60, 1), ("d", "h", "m", "s"), strict=True)
+    text = ""
+    for unit, letter in parts:
+        count, seconds = divmod(seconds, unit)
+        text += f"{count}{letter}" if count else ""
+    return text
+
+
+def _sticky(pickers: str) -> tuple[str, ...]:
+    """Affinity: the packet's mark is the Service for as long as it is looked up, the connection's is the endpoint.
+
+    An entry may name an endpoint that has gone: then, as without any, one is picked, and is what the client keeps.
+    """
+    dnat = f"meta mark set 0x00000000 {_DNAT} {_KEY} . ct mark map @sticky-endpoints"
+    service = f"meta mark set {_KEY} map @sticky-services"
+    return (
+        f"{service} ct mark set ip saddr . meta mark map @{CLIENTS} {_BY_KEY} @timeouts",
+        dnat,
+        f"ct mark set 0x00000000 {_BY_KEY} @{pickers}",
+        f"{service} {_BY_KEY} @timeouts",
+        dnat,
+        "drop",
+    )
+
+
+def _foreign(cluster_cidr: IPv4Network) -> str:
+    """Neither a pod nor a process of this node."""
+    return f"ip saddr != {cluster_cidr} fib saddr type != local"
+
+
+def _declared(kind: str, name: str, body: str) -> str:
+    return f"\t{kind} {name} {{\n\t\t{body}\n\t}}\n"

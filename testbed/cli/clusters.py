@@ -57,6 +57,7 @@ def up(
 
 def _planned(topology: Path, runtime: str, name: str, change: list[str]) -> tuple[Choice, ClusterSpec, list[Manifest]]:
     from testbed.runtime.choose import choose
+    from testbed.runtime.dns import decided
     from testbed.topology.load import load_topology
     from testbed.topology.manifests import load_manifests
     from testbed.topology.plan import plan
@@ -69,6 +70,9 @@ def _planned(topology: Path, runtime: str, name: str, change: list[str]) -> tupl
     choice = choose(runtime or loaded.model.spec.runtime, cluster)
     with loaded.source.blamed():
         spec = plan(loaded.model, runtime=choice.runtime.name, running=choice.runtime.spec(cluster))
+    spec, about_dns = decided(spec)
+    if about_dns:
+        note(about_dns)
     return choice, spec, manifests
 
 

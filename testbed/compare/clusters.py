@@ -11,6 +11,7 @@ from testbed.compare.load import ClusterPlan, Comparison
 from testbed.compare.placement import Placement
 from testbed.compare.workloads import workloads
 from testbed.errors import CommandFailed
+from testbed.runtime.dns import decided
 from testbed.runtime.lifecycle import settle
 from testbed.runtime.protocol import Endpoint, Progress, Runtime
 from testbed.topology.manifests import Manifest
@@ -28,7 +29,11 @@ def plan_cluster(cluster: ClusterPlan, runtime: Runtime) -> ClusterSpec:
     """The spec of one cluster, called as the comparison names it; BadInput with file and line."""
     metadata = cluster.topology.metadata.model_copy(update={"name": cluster.name})
     with cluster.source.source.blamed():
-        return plan(cluster.topology.model_copy(update={"metadata": metadata}), runtime=runtime.name)
+        spec = plan(cluster.topology.model_copy(update={"metadata": metadata}), runtime=runtime.name)
+    spec, about_dns = decided(spec)
+    if about_dns:
+        log.warning("%s", about_dns)
+    return spec
 
 
 @asynccontextmanager

@@ -9,6 +9,7 @@ ROLES = {
     "control-plane": "testbed.daemon.control_plane",
     "agent": "testbed.daemon.agent",
     "node-daemon": "testbed.daemon.node",
+    "dns": "testbed.daemon.dns",
 }
 
 

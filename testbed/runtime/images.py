@@ -1,7 +1,7 @@
 """The testbed's own images: what each is made of, which tag that gives, and how the missing ones are built.
 
     base ─┬─ pause   web   netexec
-          └─ python ── daemon ─┬─ load
+          └─ python ── daemon ─┬─ load   dns
                                └─ probe
 
 An image is tagged by a hash of its sources and of its parent's tag, so `testbed/web` always means the one made of the
@@ -35,7 +35,7 @@ from testbed.runtime.images_base import bootstrap, has_registry_base, machine_fi
 from testbed.runtime.images_context import ContextFile, digest, read_tree, write_context
 from testbed.runtime.protocol import Progress
 
-ROLES = ("base", "pause", "web", "netexec", "python", "daemon", "load", "probe")
+ROLES = ("base", "pause", "web", "netexec", "python", "daemon", "load", "probe", "dns")
 """In the order in which they are built: parents first."""
 ROLE_LABEL = "testbed.image"
 PARENT = re.compile(r"^ARG BASE=testbed/(?P<role>\S+)$", re.MULTILINE)

@@ -17,6 +17,7 @@ from testbed.client.protocol import Client
 from testbed.errors import NotFound, ServiceUnavailable, TimedOut
 from testbed.runtime.apply import UP, Applied, apply, prune
 from testbed.runtime.connect import client_of
+from testbed.runtime.dns import with_dns
 from testbed.runtime.protocol import Endpoint, Progress, Runtime
 from testbed.runtime.readiness import WATCHED, Lack, Seen, is_current, lacks, summary, unregistered
 from testbed.topology.manifests import Manifest
@@ -78,7 +79,7 @@ async def bring_up(
         # nodes first: with only some of them there, the scheduler would put every pod on those
         await waiting.until(lambda seen: unregistered(spec, seen))
         progress("applying manifests")
-        applied = await apply(client, manifests, applied_by=UP)
+        applied = await apply(client, with_dns(spec, manifests), applied_by=UP)
         for result in (*applied, *await prune(client, applied)):
             log.info("%s", result)
         waiting.learn(applied)

@@ -42,4 +42,8 @@ SAFE_ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
 
 API_PORT = 6443
 AGENT_PORT = 10250
+METRICS_PORT = 10249
+"""Of every node's proxy: figures, and what it does with a Service."""
+HEALTH_PORT = 10256
+"""Of every node's proxy, for those that only ask whether it is well."""
 VXLAN_PORT = 8472

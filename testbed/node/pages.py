@@ -16,15 +16,13 @@ from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from testbed.api.objects import Key
+from testbed.api.wellknown import HEALTH_PORT, METRICS_PORT
 from testbed.errors import BadRequest, NotFound
 from testbed.node import exposition
 from testbed.node.handles import Listen
 from testbed.node.http import NO_SNIFFING, Answer, Request, Respond, document, serving
 from testbed.node.seen import Seen
 from testbed.proxy.virtualport import Endpoint, HealthCheck, VirtualPort
-
-METRICS_PORT = 10249
-HEALTH_PORT = 10256
 
 
 @dataclass(frozen=True)

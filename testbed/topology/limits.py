@@ -10,6 +10,7 @@ from ipaddress import IPv4Network, IPv6Network
 from itertools import combinations
 from typing import TYPE_CHECKING
 
+from testbed.api.wellknown import HEALTH_PORT, METRICS_PORT, VXLAN_PORT
 from testbed.topology.source import Loc, Mistake
 from testbed.topology.spec import CONTROL_PLANE, SWITCH, ClusterSpec
 
@@ -24,9 +25,16 @@ NODE_PREFIX = 24
 """The length of a node's pod CIDR, as in kubeadm: 253 pods beside the bridge's own address."""
 FIRST_NODE = 10
 """The host number of the first node in its network; those below are for the switch and the control plane."""
+DNS_HOST = 10
+"""The host number of the cluster's DNS in the network of Services, as kubeadm has it."""
 LEAST_MTU = 576
 """What every IPv4 host must take (RFC 1122)."""
 
+_NODES_OWN = {
+    METRICS_PORT: "shows what its proxy does",
+    HEALTH_PORT: "says whether its proxy is well",
+    VXLAN_PORT: "receives what is tunnelled",
+}
 _TAKEN = {
     OUTSIDE: "where external nodes live",
     IPv4Network("0.0.0.0/8"): "which has no hosts (RFC 1122)",
@@ -39,7 +47,7 @@ _TAKEN = {
 def mistakes_of(spec: TopologySpec, entries: Sequence[Entry]) -> list[Mistake]:
     """Everything that stands in the way; sizes are only looked at once families and names are right."""
     first = [*_not_yet(spec), *_names(entries, spec), *_families(spec)]
-    return first or [*_overlaps(spec), *_sizes(spec, entries), *_mtu(spec)]
+    return first or [*_overlaps(spec), *_sizes(spec, entries), *_mtu(spec), *_node_ports(spec), *_forward(spec)]
 
 
 def fixed_mistakes(planned: ClusterSpec, running: ClusterSpec) -> list[Mistake]:
@@ -48,6 +56,7 @@ def fixed_mistakes(planned: ClusterSpec, running: ClusterSpec) -> list[Mistake]:
         (("underlay", "cidr"), planned.underlay.cidr, running.underlay.cidr),
         (("network", "podCIDR"), planned.network.pod_cidr, running.network.pod_cidr),
         (("services", "cidr"), planned.services.cidr, running.services.cidr),
+        (("services", "nodePortRange"), _range(planned.services.node_ports), _range(running.services.node_ports)),
         (("dns", "domain"), planned.dns.domain, running.dns.domain),
     )
     advice = f"that cannot change in place: run `testbed down {running.name}` first"
@@ -85,6 +94,9 @@ def _not_yet(spec: TopologySpec) -> Iterator[Mistake]:
     for index, node in enumerate(spec.nodes):
         if node.link:
             yield Mistake(("spec", "nodes", index, "link"), "shaped links are not available yet; leave link out")
+        if node.proxy and node.role == "external":
+            sentence = "is set on an external node, which is outside the cluster and serves no Services; leave it out"
+            yield Mistake(("spec", "nodes", index, "proxy"), sentence)
 
 
 def _names(entries: Sequence[Entry], spec: TopologySpec) -> Iterator[Mistake]:
@@ -117,6 +129,10 @@ def _cidrs(spec: TopologySpec) -> dict[Loc, tuple[IPv4Network | IPv6Network, ...
 
 
 def _families(spec: TopologySpec) -> Iterator[Mistake]:
+    for index, network in enumerate(spec.services.node_port_addresses):
+        if isinstance(network, IPv6Network):
+            sentence = "IPv6 is not available yet; give an IPv4 network"
+            yield Mistake(("spec", "services", "nodePortAddresses", index), sentence)
     for loc, networks in _cidrs(spec).items():
         if any(isinstance(network, IPv6Network) for network in networks):
             yield Mistake(loc, "IPv6 is not available yet; give one IPv4 network")
@@ -154,6 +170,41 @@ def _sizes(spec: TopologySpec, entries: Sequence[Entry]) -> Iterator[Mistake]:
 
 def _room(network: IPv4Network) -> int:
     return max(network.num_addresses - FIRST_NODE - 1, 0)
+
+
+def _node_ports(spec: TopologySpec) -> Iterator[Mistake]:
+    first, last = spec.services.node_port_range
+    for port, what in _NODES_OWN.items():
+        if first <= port <= last:
+            sentence = f"{_range((first, last))} holds {port}, where every node {what}"
+            yield Mistake(("spec", "services", "nodePortRange"), f"{sentence}; 30000-32767 is usual")
+    underlay, pods = ipv4(spec.underlay.cidr), ipv4(spec.network.pod_cidr)
+    for index, given in enumerate(spec.services.node_port_addresses):
+        network, loc = ipv4((given,)), ("spec", "services", "nodePortAddresses", index)
+        if not (network.overlaps(underlay) or network.overlaps(pods)):
+            sentence = f"no node has an address in {network}: they have some in {underlay} (underlay) and {pods} (pods)"
+            yield Mistake(loc, f"{sentence}; name a part of these")
+
+
+def _range(ports: tuple[int, int]) -> str:
+    return "{}-{}".format(*ports)
+
+
+def _forward(spec: TopologySpec) -> Iterator[Mistake]:
+    """Of the servers for other names: whether DNS is served at all, and whether a query can get to them."""
+    loc = ("spec", "dns", "forward")
+    if spec.dns.forward and spec.dns.server == "none":
+        yield Mistake(loc, "is set, and dns.server is none, so that nobody would forward; leave one of them out")
+    own = ipv4(spec.services.cidr).network_address + DNS_HOST
+    reached = {"underlay": ipv4(spec.underlay.cidr), "pods": ipv4(spec.network.pod_cidr), "outside": OUTSIDE}
+    reached["services"] = ipv4(spec.services.cidr)
+    for index, server in enumerate(spec.dns.forward):
+        if server == own:
+            yield Mistake((*loc, index), f"{server} is the cluster's own DNS, which would ask itself; name another")
+        elif not any(server in network for network in reached.values()):
+            networks = ", ".join(f"{network} ({name})" for name, network in reached.items())
+            sentence = f"{server} cannot be reached: without an uplink there is nothing but {networks}"
+            yield Mistake((*loc, index), f"{sentence}; name a server there, or leave it out")
 
 
 def _mtu(spec: TopologySpec) -> Iterator[Mistake]:

@@ -16,7 +16,16 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from typing import TYPE_CHECKING, TypeVar
 
 from testbed.api.wellknown import VXLAN_PORT
-from testbed.topology.limits import FIRST_NODE, NODE_PREFIX, OUTSIDE, OVERHEAD, fixed_mistakes, ipv4, mistakes_of
+from testbed.topology.limits import (
+    DNS_HOST,
+    FIRST_NODE,
+    NODE_PREFIX,
+    OUTSIDE,
+    OVERHEAD,
+    fixed_mistakes,
+    ipv4,
+    mistakes_of,
+)
 from testbed.topology.source import Mistaken
 from testbed.topology.spec import ClusterSpec, DnsSpec, HostSpec, NetworkSpec, NodeSpec, ServicesSpec, UnderlaySpec
 
@@ -87,7 +96,7 @@ def _services(spec: TopologySpec) -> ServicesSpec:
         proxy=services.proxy,
         cidr=cidr,
         kubernetes=cidr[1],
-        dns=cidr[10],
+        dns=cidr[DNS_HOST],
         load_balancer_cidr=ipv4(services.load_balancer_cidr) if services.load_balancer_cidr else None,
         node_ports=services.node_port_range,
         node_port_addresses=tuple(ipv4((network,)) for network in services.node_port_addresses),

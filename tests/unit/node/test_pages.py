@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 
 from testbed.api.objects import Key
+from testbed.api.wellknown import HEALTH_PORT, METRICS_PORT
 from testbed.kernel.listening import ANY, listen
 from testbed.node.changes import Changes
-from testbed.node.pages import HEALTH_PORT, METRICS_PORT, Explained, Pages
+from testbed.node.pages import Explained, Pages
 from testbed.node.seen import Seen
 from testbed.proxy.virtualport import HealthCheck
 from testbed.waiting import wait_until_async

@@ -87,6 +87,7 @@ def test_a_node_that_moves_outside_the_cluster_gets_an_address_there() -> None:
         ({"underlay": {"cidr": "10.10.0.0/24"}}, ("underlay", "cidr")),
         ({"network": {"podCIDR": "10.10.0.0/16"}}, ("network", "podCIDR")),
         ({"services": {"cidr": "10.10.0.0/24"}}, ("services", "cidr")),
+        ({"services": {"nodePortRange": "20000-20100"}}, ("services", "nodePortRange")),
         ({"dns": {"domain": "elsewhere.local"}}, ("dns", "domain")),
     ],
 )
@@ -149,6 +150,16 @@ def test_pods_get_what_the_underlay_leaves(network: dict[str, Any], pod_mtu: int
         ({"nodes": [{"name": "switch"}]}, ("nodes", 0, "name"), "choose another"),
         ({"nodes": [{"name": "a", "role": "external"}]}, ("nodes",), "none of the nodes is a worker"),
         ({"nodes": [{"name": "a", "host": "there"}]}, ("nodes", 0, "host"), "no host there"),
+        ({"nodes": [{"name": "a"}, {"name": "x", "role": "external", "proxy": "ipvs"}]}, ("nodes", 1, "proxy"), "Serv"),
+        ({"services": {"nodePortRange": "8000-9000"}}, ("services", "nodePortRange"), "holds 8472, where every node"),
+        ({"services": {"nodePortAddresses": ["192.168.0.0/16"]}}, ("services", "nodePortAddresses", 0), "no node has"),
+        ({"services": {"nodePortAddresses": ["127.0.0.0/8"]}}, ("services", "nodePortAddresses", 0), "no node has"),
+        ({"services": {"nodePortAddresses": ["fd00::/64"]}}, ("services", "nodePortAddresses", 0), "IPv6 is not"),
+        ({"services": {"loadBalancerCIDR": "10.96.8.0/24"}}, ("services", "loadBalancerCIDR"), "overlaps 10.96.0.0/16"),
+        ({"services": {"loadBalancerCIDR": "203.0.113.0/28"}}, ("services", "loadBalancerCIDR"), "where external nod"),
+        ({"dns": {"forward": ["10.96.0.10"]}}, ("dns", "forward", 0), "would ask itself"),
+        ({"dns": {"forward": ["203.0.113.10", "192.0.2.53"]}}, ("dns", "forward", 1), "cannot be reached"),
+        ({"dns": {"server": "none", "forward": ["203.0.113.10"]}}, ("dns", "forward"), "nobody would forward"),
     ],
 )  # fmt: skip
 def test_a_topology_that_cannot_be_built_says_where_and_why(
@@ -182,6 +193,17 @@ def test_a_node_may_have_a_proxy_mode_of_its_own() -> None:
     nodes = [{"name": "a"}, {"name": "b", "proxy": "iptables"}]
     spec = cluster(nodes=nodes, services={"proxy": "ipvs"})
     assert [node.proxy for node in spec.nodes] == ["ipvs", "iptables"]
+
+
+@pytest.mark.parametrize("networks", [["0.0.0.0/0"], ["198.18.0.0/16", "10.244.0.0/16"], ["198.18.0.10/32"]])
+def test_node_ports_may_be_served_where_nodes_have_addresses(networks: list[str]) -> None:
+    spec = cluster(services={"nodePortAddresses": networks})
+    assert [str(network) for network in spec.services.node_port_addresses] == networks
+
+
+def test_what_proxies_follow_may_change_in_place() -> None:
+    services = {"proxy": "iptables", "nodePortAddresses": ["0.0.0.0/0"], "loadBalancerCIDR": "10.97.0.0/24"}
+    assert cluster(running=cluster(), services=services).services.proxy == "iptables"
 
 
 def test_all_mistakes_are_told_at_once() -> None:

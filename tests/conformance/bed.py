@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,14 @@ from testbed.api.objects import Object, is_ready, labels, name, spec, status
 from testbed.api.wellknown import ROLE_LABEL, SERVICE_NAME_LABEL
 from testbed.client.http import HttpClient
 from testbed.client.streams import ExecStream
-from testbed.errors import NotFound, TimedOut
+from testbed.errors import Invalid, NotFound, TimedOut
 from testbed.waiting import wait_until_async
-from tests.e2e.asking import Answer, Question, ask, evaluate, value
+from tests.conformance.manifests import HTTP
+from tests.e2e.asking import INPOD, Answer, Question, ask, evaluate, value
 from tests.e2e.clusters import Cluster
 
 INNODE = Path(__file__).with_name("innode.py")
+_Meanwhile = AbstractAsyncContextManager[asyncio.Task[Answer]]
 READY_S = 30.0
 PROGRAMMED_S = 10.0
 """A bound for service rules to follow; how fast they do is for the benchmarks."""
@@ -38,11 +40,22 @@ class Subject:
     mode: str
     cluster: Cluster | None
 
+    @property
+    def proxy(self) -> str:
+        """The proxy's mode; empty for a foreign cluster."""
+        return self.mode.rpartition("+")[2]
+
     def own(self) -> Cluster:
         """The cluster as something that may be broken and changed; NotApplicable for a foreign one."""
         if self.cluster is None:
             raise NotApplicable("it breaks or changes the cluster, which only one of our own may suffer")
         return self.cluster
+
+    async def reshape(self, **settings: Any) -> None:
+        """Change the topology of our own cluster and bring it up so, as `Cluster.set` does."""
+        cluster = self.own()
+        cluster.set(**settings)
+        (await asyncio.to_thread(cluster.up)).expect()
 
 
 @dataclass(frozen=True)
@@ -91,6 +104,14 @@ class Bed:
         """Create an object in the row's namespace."""
         return await self.client.create({**obj, "metadata": {**obj["metadata"], "namespace": self.namespace}})
 
+    async def refusal(self, obj: Object) -> str:
+        """What the API server says when it refuses an object as Invalid (422), which it must."""
+        try:
+            created = await self.create(obj)
+        except Invalid as refused:
+            return str(refused)
+        raise AssertionError(f"{created['kind']} {name(created)} was created, and should have been refused")
+
     async def ready(self, pod: str) -> Running:
         """The pod, once it is Ready."""
 
@@ -100,6 +121,23 @@ class Bed:
 
         found = await wait_until_async(check, READY_S, f"readiness of pod {self.namespace}/{pod}", every_s=0.05)
         return Running(pod, spec(found)["nodeName"], status(found)["podIP"], status(found)["hostIP"])
+
+    async def terminate(self, pod: str) -> None:
+        """Delete a pod and wait until its endpoints know; one that lingers goes on serving."""
+        await self.client.delete(POD, pod, self.namespace)
+
+        async def check() -> bool:
+            items = (await self.client.list(ENDPOINT_SLICE, self.namespace)).items
+            endpoints = [endpoint for item in items for endpoint in item.get("endpoints") or []]
+            own = [endpoint for endpoint in endpoints if (endpoint.get("targetRef") or {}).get("name") == pod]
+            return all((endpoint.get("conditions") or {}).get("terminating") for endpoint in own)
+
+        await wait_until_async(check, READY_S, f"terminating endpoints of {self.namespace}/{pod}", every_s=0.05)
+
+    async def end(self, client: Running, *servers: Running) -> None:
+        """Let servers that linger exit now, so that nobody has to wait for them."""
+        for server in servers:
+            await self.ask(client, "http", host=server.ip, port=HTTP, path="/exit")
 
     async def delete_pod(self, pod: str) -> None:
         """Delete a pod and wait until it is gone."""
@@ -117,6 +155,27 @@ class Bed:
     async def serve(self, service: Object) -> str:
         """Create a Service; its ClusterIP."""
         return str((await self.create(service))["spec"]["clusterIP"])
+
+    async def balance(self, service: Object) -> tuple[Object, str]:
+        """Create a Service of type LoadBalancer; itself and its address. NotApplicable where nobody gives it one."""
+        created = await self.create(service)
+
+        async def check() -> str:
+            found = await self.client.get(SERVICE, name(created), self.namespace)
+            ingress = (status(found).get("loadBalancer") or {}).get("ingress") or [{}]
+            return str(ingress[0].get("ip") or "")
+
+        try:
+            return created, await wait_until_async(check, READY_S, "", every_s=0.05)
+        except TimedOut:
+            if self.subject.cluster:
+                raise AssertionError(f"Service {name(created)} got no load balancer's address") from None
+            raise NotApplicable("nobody gives Services of type LoadBalancer an address") from None
+
+    async def address_of(self, node: str) -> str:
+        """A node's InternalIP."""
+        found = status(await self.client.get(NODE, node))["addresses"]
+        return next(str(address["address"]) for address in found if address["type"] == "InternalIP")
 
     async def slices(self, service: str) -> list[Object]:
         """The EndpointSlices of a Service."""
@@ -142,9 +201,9 @@ class Bed:
 
         await wait_until_async(check, READY_S, f"{sorted(wanted)} as the endpoints of {service}", every_s=0.05)
 
-    async def set_ports(self, service: str, ports: Sequence[Object]) -> None:
-        """Replace the ports of a Service."""
-        await self.client.patch(SERVICE, service, {"spec": {"ports": list(ports)}}, self.namespace)
+    async def change(self, service: str, **fields: Any) -> Object:
+        """Merge fields into the spec of a Service; the Service as it is then."""
+        return await self.client.patch(SERVICE, service, {"spec": fields}, self.namespace)
 
     async def ask(self, pod: Running, question: str, **details: Any) -> Answer:
         """One question of tests/e2e/inpod.py, asked from inside a pod."""
@@ -172,14 +231,21 @@ class Bed:
 
     async def ask_node(self, pod: Running, function: str, **details: Any) -> Answer:
         """Call a function of tests/conformance/innode.py in a hostNetwork pod with NET_ADMIN and NET_RAW."""
-        async with self._innode(pod, function, details) as program:
+        async with self._evaluate(pod, INNODE, f"{function}(**{details!r})") as program:
             answer: Answer = await value(program)
         return answer
 
-    @asynccontextmanager
-    async def meanwhile(self, pod: Running, function: str, **details: Any) -> AsyncIterator[asyncio.Task[Answer]]:
+    def meanwhile(self, pod: Running, function: str, **details: Any) -> _Meanwhile:
         """The same, running while the body does: it is entered when the function has begun to look."""
-        async with self._innode(pod, function, details) as program:
+        return self._beside(pod, INNODE, f"{function}(**{details!r})")
+
+    def asking(self, pod: Running, question: str, **details: Any) -> _Meanwhile:
+        """A question that takes its time, asked while the body runs: it is entered when the pod has begun."""
+        return self._beside(pod, INPOD, f"ask({question!r}, **{details!r})")
+
+    @asynccontextmanager
+    async def _beside(self, pod: Running, script: Path, expression: str) -> AsyncIterator[asyncio.Task[Answer]]:
+        async with self._evaluate(pod, script, expression) as program:
             looking = asyncio.Event()
             task = asyncio.create_task(value(program, looking))
             try:
@@ -193,8 +259,8 @@ class Bed:
         printed = b"".join([chunk async for chunk in self.client.logs(self.namespace, pod)])
         return printed.decode().splitlines()
 
-    def _innode(self, pod: Running, function: str, details: dict[str, Any]) -> ExecStream:
-        return evaluate(self.client, self.namespace, pod.name, INNODE, f"{function}(**{details!r})", "")
+    def _evaluate(self, pod: Running, script: Path, expression: str) -> ExecStream:
+        return evaluate(self.client, self.namespace, pod.name, script, expression, "")
 
 
 def _is_outside(node: Object) -> bool:

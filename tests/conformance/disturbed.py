@@ -20,6 +20,7 @@ from tests.conformance.bed import PROGRAMMED_S, Bed, Running
 from tests.conformance.manifests import HTTP, Port
 from tests.conformance.network import RAW, UNDERLAY
 from tests.e2e.asking import Answer
+from tests.e2e.edit import edit
 from tests.e2e.parts import first_parts, parts
 
 OVERLAY = "flannel.1"
@@ -98,12 +99,9 @@ async def services_outlive_their_proxy(bed: Bed) -> None:
         await asyncio.to_thread(first_parts, cluster.name, cluster.runtime, "node-daemon", HEALED_S)
         await _expect_changes_programmed(bed, client)
     await bed.ask_node(host, "flush_ruleset")
-
-    async def check() -> bool:
-        answer = await bed.ask(client, "http", host=address, port=80, path="/", timeout_s=0.3)
-        return bool(answer["outcome"] == "OK")
-
-    await wait_until_async(check, HEALED_S, "new connections after a foreign flush of the ruleset", every_s=0.1)
+    await _expect_healed(bed, client, address, "a foreign flush of the ruleset")
+    edited = await asyncio.to_thread(edit, cluster, first, address)
+    await _expect_healed(bed, client, address, f"a foreign hand's `{edited}`")
 
 
 async def services_outlive_the_api_server(bed: Bed) -> None:
@@ -170,6 +168,14 @@ async def _expect_progress(bed: Bed, talker: Running) -> None:
         return len(lines) > len(before) + 1
 
     await wait_until_async(check, PROGRAMMED_S, "answers on the open connection", every_s=0.1)
+
+
+async def _expect_healed(bed: Bed, client: Running, address: str, what: str) -> None:
+    async def check() -> bool:
+        answer = await bed.ask(client, "http", host=address, port=80, path="/", timeout_s=0.3)
+        return bool(answer["outcome"] == "OK")
+
+    await wait_until_async(check, HEALED_S, f"new connections after {what}", every_s=0.1)
 
 
 async def _expect_changes_programmed(bed: Bed, client: Running) -> None:

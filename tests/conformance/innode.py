@@ -1,7 +1,8 @@
 """What a hostNetwork pod is asked about its node's network: raw netlink and packet sockets, standard library only.
 
-Sent to `python3 -` on standard input. Written from linux/rtnetlink.h, linux/neighbour.h, linux/netfilter/nf_tables.h
-and used to judge the product's own netlink code, so it shares nothing with it. Needs NET_ADMIN and NET_RAW.
+Sent to `python3 -` on standard input. Written from linux/rtnetlink.h, neighbour.h, netfilter/nf_tables.h and
+netfilter/nfnetlink_conntrack.h, and used to judge the product's own netlink code, so it shares nothing with it. Needs
+NET_ADMIN and NET_RAW.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ RTA_DST, NDA_DST, NDA_LLADDR = 1, 1, 2
 RTMSG_SIZE = NDMSG_SIZE = 12
 NFNL_MSG_BATCH_BEGIN, NFNL_MSG_BATCH_END, NFNL_SUBSYS_NFTABLES = 16, 17, 10
 NFT_MSG_DELTABLE = 2
+IPCTNL_MSG_CT_GET_STATS_CPU = 1 << 8 | 4
+CTA_STATS = {9: "insert_failed", 10: "drop", 14: "clash_resolve"}
 ETH_P_ALL, ETH_P_IP = 3, 0x0800
 VXLAN_PORT = 8472
 DF, MORE_FRAGMENTS, OFFSET = 0x4000, 0x2000, 0x1FFF
@@ -59,6 +62,17 @@ def tables() -> Answer:
         "neighbours": sorted(addresses_of_neighbours(socket.AF_INET)),
         "fdb": sorted(addresses_of_neighbours(AF_BRIDGE)),
     }
+
+
+def conntrack_statistics() -> Answer:
+    """What `conntrack -S` shows, summed over the processors."""
+    body = struct.pack("!BBH", socket.AF_UNSPEC, 0, 0)
+    total = dict.fromkeys(CTA_STATS.values(), 0)
+    for answer in dump(IPCTNL_MSG_CT_GET_STATS_CPU, body, NETLINK_NETFILTER):
+        for kind, value in attributes(answer[4:]):
+            if kind in CTA_STATS:
+                total[CTA_STATS[kind]] += struct.unpack("!I", value)[0]
+    return total
 
 
 def wait_gone(route: str, neighbour: str, fdb: str, timeout_s: float) -> Answer:
@@ -142,12 +156,12 @@ def message(kind: int, flags: int, body: bytes, sequence: int = 0) -> bytes:
     return struct.pack("=IHHII", 16 + len(body), kind, flags, sequence, 0) + body
 
 
-def dump(kind: int, body: bytes) -> Iterator[bytes]:
+def dump(kind: int, body: bytes, family: int = NETLINK_ROUTE) -> Iterator[bytes]:
     """The bodies of all answers to a dump request."""
-    with netlink(NETLINK_ROUTE) as route:
-        route.send(message(kind, NLM_F_REQUEST | NLM_F_DUMP, body))
+    with netlink(family) as channel:
+        channel.send(message(kind, NLM_F_REQUEST | NLM_F_DUMP, body))
         while True:
-            for answered, answer in messages(route.recv(1 << 17)):
+            for answered, answer in messages(channel.recv(1 << 17)):
                 if answered == NLMSG_DONE:
                     return
                 yield answer

@@ -59,15 +59,25 @@ def server(
     *,
     host_network: bool = False,
     port_names: tuple[str, str] = ("http", "udp"),
+    ports: tuple[int, int] = (HTTP, UDP),
+    lingers_s: int = 0,
+    gets_ready: bool = True,
 ) -> Object:
-    """A netexec pod that is Ready when it answers."""
-    ports = [
-        {"name": port_names[0], "containerPort": HTTP},
-        {"name": port_names[1], "containerPort": UDP, "protocol": "UDP"},
+    """A netexec pod that is Ready when it answers, or never. For `lingers_s` after its deletion it goes on serving."""
+    http, udp = ports
+    listed = [
+        {"name": port_names[0], "containerPort": http},
+        {"name": port_names[1], "containerPort": udp, "protocol": "UDP"},
     ]
-    probe = {"httpGet": {"path": "/healthz", "port": HTTP}, "periodSeconds": 1}
+    probe = {"httpGet": {"path": "/healthz" if gets_ready else "/nowhere", "port": http}, "periodSeconds": 1}
+    command = ["netexec", f"--http-port={http}", f"--udp-port={udp}", f"--delay-shutdown={lingers_s}"]
     return pod(
-        name, [container(ports=ports, readinessProbe=probe)], node=node, labels=labels, host_network=host_network
+        name,
+        [container(command=command, ports=listed, readinessProbe=probe)],
+        node=node,
+        labels=labels,
+        host_network=host_network,
+        grace_s=lingers_s + 1,
     )
 
 
@@ -84,8 +94,8 @@ def stream(name: str, node: str, *words: str) -> Object:
     return doc
 
 
-def service(name: str, selector: Mapping[str, str], *ports: Port) -> Object:
-    """A ClusterIP Service."""
+def service(name: str, selector: Mapping[str, str], *ports: Port, **fields: Any) -> Object:
+    """A Service; `fields` are more of its spec, in Kubernetes' own names. Without a selector it has none."""
     listed = [
         {
             "name": port.name or f"{port.protocol.lower()}-{port.number}",
@@ -95,5 +105,37 @@ def service(name: str, selector: Mapping[str, str], *ports: Port) -> Object:
         }
         for port in ports
     ]
-    spec = {"selector": dict(selector), "ports": listed}
+    spec: Object = {"ports": listed, **fields}
+    if selector:
+        spec["selector"] = dict(selector)
     return {"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": spec}
+
+
+def node_port(service: Object, index: int = 0) -> int:
+    """The node port of a Service's port, as the API server gave it."""
+    return int(service["spec"]["ports"][index]["nodePort"])
+
+
+def affinity(timeout_s: int = 10800) -> Object:
+    """Session affinity, as a part of a Service's spec; three hours is Kubernetes' default."""
+    return {"sessionAffinity": "ClientIP", "sessionAffinityConfig": {"clientIP": {"timeoutSeconds": timeout_s}}}
+
+
+def endpoint_slice(name: str, service: str, endpoints: Sequence[Object], *ports: Port) -> Object:
+    """An EndpointSlice written by hand. Ports have the names that `service` gives to the Service's."""
+    listed = [
+        {
+            "name": port.name or f"{port.protocol.lower()}-{port.number}",
+            "port": port.target,
+            "protocol": port.protocol,
+        }
+        for port in ports
+    ]
+    return {
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {"name": name, "labels": {"kubernetes.io/service-name": service}},
+        "addressType": "IPv4",
+        "endpoints": list(endpoints),
+        "ports": listed,
+    }

@@ -23,8 +23,9 @@ class Result:
     runtime: str
     mode: str
     result: str
-    """pass, fail or skip"""
+    """pass, fail, skip, or gap: this mode does not promise it."""
     reason: str
+    """Why; of a row that passed, what is worth telling."""
     seconds: float
 
 
@@ -36,17 +37,19 @@ async def run_rows(subject: Subject, rows: Sequence[Row]) -> list[Result]:
         async with side_by_side:
             return await judge(subject, row)
 
-    quiet = await asyncio.gather(*(one_of_several(row) for row in rows if not row.disturbing))
-    return [*quiet, *[await judge(subject, row) for row in rows if row.disturbing]]
+    quiet = await asyncio.gather(*(one_of_several(row) for row in rows if not row.alone))
+    return [*quiet, *[await judge(subject, row) for row in rows if row.alone]]
 
 
 async def judge(subject: Subject, row: Row) -> Result:
     """What becomes of one row. Whatever is wrong with the cluster is a reason; a mistake of the test is raised."""
+    if gap := row.gap(subject.mode):
+        return Result(row.id, subject.runtime, subject.mode, "gap", gap, 0.0)
     began = time.monotonic()
     result, reason = "pass", ""
     try:
         async with asyncio.timeout(LIMIT_S), bed(subject, row.id) as its_bed:
-            await row.check(its_bed)
+            reason = await row.check(its_bed) or ""
     except NotApplicable as why:
         result, reason = "skip", str(why)
     except (AssertionError, TestbedError, OSError) as error:  # a TimeoutError is an OSError

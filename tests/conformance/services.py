@@ -1,31 +1,19 @@
-"""B. Services, as far as ClusterIPs go: SVC-01 … SVC-05, SVC-12 … SVC-14; and E: EPS-01, EPS-05."""
+"""B. Services, as far as ClusterIPs go: SVC-01 … SVC-05, SVC-12 … SVC-14."""
 
 from __future__ import annotations
 
-from testbed.api.kinds import ENDPOINT_SLICE, ENDPOINTS, POD, SERVICE
-from testbed.api.objects import Object, controller_of, labels, spec, uid
-from testbed.api.wellknown import MANAGED_BY_LABEL, SERVICE_NAME_LABEL
-from testbed.errors import TimedOut
+from testbed.api.kinds import ENDPOINT_SLICE, ENDPOINTS, SERVICE
+from testbed.api.objects import spec
+from testbed.api.wellknown import SERVICE_NAME_LABEL
 from testbed.waiting import wait_until_async
 from tests.conformance import manifests
-from tests.conformance.bed import PROGRAMMED_S, READY_S, Bed, Running
-from tests.conformance.manifests import HTTP, UDP, Port
+from tests.conformance.bed import READY_S, Bed, Running
+from tests.conformance.manifests import HTTP, UDP, Port, node_port
 from tests.conformance.network import expect_source
+from tests.conformance.reaching import Client, Door
 
-REQUESTS = 60
-"""With three backends, missing one in 60 draws happens once in 10^10 runs."""
 QUICKLY_S = 0.5
 WEB = {"app": "web"}
-DOOR, SWITCH = 9000, 9001
-STUBBORN = f"""
-import signal, socket
-signal.signal(signal.SIGTERM, signal.SIG_IGN)
-switch, door = socket.create_server(("", {SWITCH})), None
-while True:
-    door = door.close() if door else socket.create_server(("", {DOOR}))
-    switch.accept()
-"""
-"""Listens on DOOR, which its readiness probe tries; each connection to SWITCH closes the door or opens it again."""
 
 
 async def the_api_is_a_service(bed: Bed) -> None:
@@ -86,16 +74,9 @@ async def every_backend_is_reached(bed: Bed) -> None:
     )
     await bed.expect_endpoints("web", {(b.ip, *port) for b in backends for port in ((HTTP, "TCP"), (UDP, "UDP"))})
     everyone = {backend.name for backend in backends}
-    over_tcp = ("http", {"host": address, "port": 80, "path": "/hostname"})
-    over_udp = ("udp", {"host": address, "port": 81, "message": "hostname"})
     for client in (pod, host, elsewhere):
-        await _expect_programmed(bed, client, address, everyone)
-        for question in (over_tcp, over_udp):
-            answers = await bed.ask_all(client, [question] * REQUESTS)
-            lost = [answer for answer in answers if answer["outcome"] != "OK"]
-            assert not lost, f"{len(lost)} of {REQUESTS} from {client.name} were lost, first: {lost[0]}"
-            reached = {answer["body"] for answer in answers}
-            assert reached == everyone, f"{client.name} reached {sorted(reached)} over {question[0]}"
+        for door in (Door(address, 80), Door(address, 81, "UDP")):
+            await Client(bed, client).reaches(door, *everyone)
 
 
 async def protocols_of_one_port_are_apart(bed: Bed) -> None:
@@ -106,7 +87,7 @@ async def protocols_of_one_port_are_apart(bed: Bed) -> None:
     over_tcp = ("http", {"host": address, "port": 80, "path": "/hostname", "timeout_s": 0.5})
     over_udp = ("udp", {"host": address, "port": 80, "message": "hostname", "timeout_s": 0.5})
     for ports, wanted in (((tcp, udp), [True, True]), ((tcp,), [True, False]), ((udp,), [False, True])):
-        await bed.set_ports("web", spec(manifests.service("web", WEB, *ports))["ports"])
+        await bed.change("web", ports=spec(manifests.service("web", WEB, *ports))["ports"])
 
         async def check(wanted: list[bool] = wanted) -> bool:
             answers = await bed.ask_all(client, [over_tcp, over_udp])
@@ -136,62 +117,30 @@ async def sources_are_kept_through_a_service(bed: Bed) -> None:
 
 
 async def no_endpoints_means_refused(bed: Bed) -> None:
-    """SVC-14, the ClusterIP part"""
-    address = await bed.serve(manifests.service("web", WEB, Port(80, HTTP), Port(81, UDP, "UDP")))
+    """SVC-14"""
+    ports = Port(80, HTTP), Port(81, UDP, "UDP")
+    service = await bed.create(manifests.service("web", WEB, *ports, type="NodePort"))
+    nodes = [await bed.address_of(node) for node in (await bed.nodes())[:2]]
+    doors = [(spec(service)["clusterIP"], 80, 81)]
+    doors += [(node, node_port(service), node_port(service, 1)) for node in nodes]
     for client in await _pod_and_host(bed):
-        await bed.ask_until(client, "REFUSED", "tcp", host=address, port=80)
-        over_tcp, over_udp = await bed.ask_all(
-            client,
-            [("tcp", {"host": address, "port": 80}), ("udp", {"host": address, "port": 81, "message": "hostname"})],
-        )
-        for answer in (over_tcp, over_udp):
-            assert answer["outcome"] == "REFUSED", f"from {client.name}: {answer}"
-            assert answer["seconds"] < QUICKLY_S, f"from {client.name}, refused only after {answer['seconds']:.2f} s"
-
-
-async def slices_belong_to_their_service(bed: Bed) -> None:
-    """EPS-01"""
-    service = await bed.create(manifests.service("web", WEB, Port(80, HTTP)))
-    (pod,) = await bed.run(manifests.server("one", labels=WEB))
-    await bed.expect_endpoints("web", {(pod.ip, HTTP, "TCP")})
-    for item in await bed.slices("web"):
-        assert labels(item).get(SERVICE_NAME_LABEL) == "web", labels(item)
-        assert labels(item).get(MANAGED_BY_LABEL) == "endpointslice-controller.k8s.io", labels(item)
-        assert controller_of(item).get("uid") == uid(service), f"its owner is {controller_of(item)}"
-        endpoint = item["endpoints"][0]
-        assert endpoint["targetRef"]["name"] == pod.name, f"its endpoint is {endpoint}"
-        assert endpoint["nodeName"] == pod.node, f"its endpoint is {endpoint}"
-    await bed.client.delete(SERVICE, "web", bed.namespace)
-
-    async def check() -> bool:
-        return not await bed.slices("web")
-
-    await wait_until_async(check, READY_S, "the end of the slices of a deleted Service", every_s=0.05)
-
-
-async def conditions_of_endpoints_follow_their_pod(bed: Bed) -> None:
-    """EPS-05"""
-    await bed.serve(manifests.service("web", WEB, Port(80, HTTP)))
-    await bed.create(_stubborn_pod())
-    pod = await bed.ready("stubborn")
-    await _expect_conditions(bed, {"ready": True, "serving": True, "terminating": False})
-    await bed.ask(pod, "tcp", host="127.0.0.1", port=SWITCH)
-    await _expect_conditions(bed, {"ready": False, "serving": False, "terminating": False})
-    await bed.ask(pod, "tcp", host="127.0.0.1", port=SWITCH)
-    await _expect_conditions(bed, {"ready": True, "serving": True, "terminating": False})
-    await bed.client.delete(POD, "stubborn", bed.namespace)
-    await _expect_conditions(bed, {"ready": False, "serving": True, "terminating": True})
+        for host, over_tcp, over_udp in doors:
+            await bed.ask_until(client, "REFUSED", "tcp", host=host, port=over_tcp)
+            answers = await bed.ask_all(
+                client,
+                [
+                    ("tcp", {"host": host, "port": over_tcp}),
+                    ("udp", {"host": host, "port": over_udp, "message": "hostname"}),
+                ],
+            )
+            for answer in answers:
+                assert answer["outcome"] == "REFUSED", f"{host} from {client.name}: {answer}"
+                assert answer["seconds"] < QUICKLY_S, f"{host} refused {client.name} after {answer['seconds']:.2f} s"
 
 
 async def _pod_and_host(bed: Bed) -> list[Running]:
     node = (await bed.nodes())[0]
     return await bed.run(manifests.idle("pod", node), manifests.idle("host", node, host_network=True))
-
-
-def _stubborn_pod() -> Object:
-    probe = {"tcpSocket": {"port": DOOR}, "periodSeconds": 1, "failureThreshold": 1}
-    container = manifests.container(command=["python3", "-c", STUBBORN], readinessProbe=probe)
-    return manifests.pod("stubborn", [container], labels=WEB, grace_s=5)
 
 
 async def _expect_port(bed: Bed, service: str, port: str, wanted: set[tuple[str, int]]) -> None:
@@ -209,28 +158,3 @@ async def _expect_port(bed: Bed, service: str, port: str, wanted: set[tuple[str,
         return found == wanted
 
     await wait_until_async(check, READY_S, f"{wanted} as the endpoints of port {port} of {service}", every_s=0.05)
-
-
-async def _expect_programmed(bed: Bed, client: Running, address: str, everyone: set[str]) -> None:
-    """Wait until the client's node knows all backends: only then do lost requests count."""
-
-    async def check() -> bool:
-        question = ("http", {"host": address, "port": 80, "path": "/hostname"})
-        answers = await bed.ask_all(client, [question] * REQUESTS)
-        return {answer.get("body") for answer in answers} == everyone
-
-    await wait_until_async(check, PROGRAMMED_S, f"the rules for {sorted(everyone)} on {client.node}", every_s=0.05)
-
-
-async def _expect_conditions(bed: Bed, wanted: dict[str, bool]) -> None:
-    seen: list[object] = []
-
-    async def check() -> bool:
-        endpoints = [endpoint for item in await bed.slices("web") for endpoint in item.get("endpoints") or []]
-        seen[:] = [endpoint["conditions"] for endpoint in endpoints]
-        return seen == [wanted]
-
-    try:
-        await wait_until_async(check, READY_S, "conditions", every_s=0.05)
-    except TimedOut:
-        raise AssertionError(f"the endpoint's conditions should be {wanted}, and are {seen}") from None

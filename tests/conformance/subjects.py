@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.conformance.bed import Subject
-from tests.conformance.rows import Row
+from tests.conformance.rows import DEFAULT_BACKEND, DEFAULT_PROXY, Row
 from tests.conformance.runner import Result, run_rows
 from tests.e2e.clusters import Cluster, client_from, unique, why_not
 
+IPVS = Path("/proc/net/ip_vs")
 TOPOLOGY = Path(__file__).with_name("topology.yaml")
 
 
@@ -35,13 +36,21 @@ class Setting:
 
     def why_not(self) -> str:
         """Why it cannot be tried here; empty where it can."""
+        if self.proxy == "ipvs" and not IPVS.exists():
+            return "this machine's kernel has no IPVS; the virtual machine of tests/vm has"
         return why_not(self.runtime)
 
 
 FOREIGN = Setting("foreign")
-OWN = tuple(
-    Setting(runtime, backend, "nftables") for runtime in ("netns", "docker") for backend in ("vxlan", "host-gw")
+RUNTIMES = "netns", "docker"
+MODES = (
+    (DEFAULT_BACKEND, DEFAULT_PROXY),
+    ("host-gw", DEFAULT_PROXY),
+    (DEFAULT_BACKEND, "nftables-kubeproxy"),
+    (DEFAULT_BACKEND, "iptables"),
+    (DEFAULT_BACKEND, "ipvs"),
 )
+OWN = tuple(Setting(runtime, *mode) for runtime in RUNTIMES for mode in MODES)
 
 
 def settings() -> tuple[Setting, ...]:
@@ -59,7 +68,7 @@ def cluster(setting: Setting, directory: Path) -> Iterator[Cluster | None]:
         TOPOLOGY,
         directory,
         setting.runtime,
-        name=unique(f"c-{setting.runtime}-{setting.backend}"),
+        name=unique(f"c-{setting.runtime[0]}-{setting.backend}-{setting.proxy.rpartition('-')[2]}"),
         network__backend=setting.backend,
         services__proxy=setting.proxy,
     )

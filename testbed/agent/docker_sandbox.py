@@ -335,14 +335,10 @@ def _state(look: Mapping[str, Any]) -> ContainerState:
 
 
 def _reason(state: Mapping[str, Any], *, has_started: bool) -> str:
-    """Kubernetes' words."""
-    if state["Running"]:
-        return ""
-    if not has_started:
+    """Kubernetes' words, for what the exit code does not tell."""
+    if not has_started and not state["Running"]:
         return "ContainerCannotRun"
-    if state["OOMKilled"]:
-        return "OOMKilled"
-    return "Error" if state["ExitCode"] else "Completed"
+    return "OOMKilled" if state["OOMKilled"] else ""
 
 
 def _seconds(time_ns: str) -> str:

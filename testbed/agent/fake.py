@@ -29,6 +29,8 @@ class FakeSandboxes:
     logs: dict[str, bytes] = field(default_factory=dict)
     execute: Callable[[str, Sequence[str]], tuple[int, bytes]] = lambda _id, _argv: (0, b"")
     """What exec answers: exit code and output."""
+    graces: dict[str, float] = field(default_factory=dict)
+    """How long each container that was stopped would have had."""
 
     def __post_init__(self) -> None:
         self._pods: dict[str, PodSandbox] = {}
@@ -79,8 +81,9 @@ class FakeSandboxes:
                 self._tell()
             return self._containers[container_id]
 
-    def stop(self, container_id: str, grace_s: float) -> None:  # noqa: ARG002 - no need in memory
+    def stop(self, container_id: str, grace_s: float) -> None:
         """See Sandboxes; every program obeys at once."""
+        self.graces[container_id] = grace_s
         if self._find(container_id).is_running:
             self.end(container_id, TERMINATED)
 

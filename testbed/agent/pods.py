@@ -6,15 +6,18 @@ import asyncio
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
+from testbed.agent.actions import NodeSockets
 from testbed.agent.events import Events
+from testbed.agent.health import Probing
 from testbed.agent.identity import Identity
 from testbed.agent.ipam import Addresses
+from testbed.agent.podhost import PodHost
+from testbed.agent.podplan import FIRST_BACKOFF_S
 from testbed.agent.podrun import PodRunner
-from testbed.agent.podworker import PodHost, PodWorker
-from testbed.agent.probes import NodeSockets
-from testbed.agent.readiness import Probing
-from testbed.agent.sandbox import ContainerState, PodSandbox, Sandboxes
+from testbed.agent.podworker import PodWorker
+from testbed.agent.sandbox import ContainerState, ExecSession, PodSandbox, Sandboxes
 from testbed.agent.wiring import Wiring
 from testbed.api.kinds import CONFIG_MAP, POD
 from testbed.api.objects import Key, Object, spec, uid
@@ -35,7 +38,15 @@ LOOK_AGAIN_S = 2.0
 class Pods:
     """The pods bound to this host's nodes."""
 
-    def __init__(self, client: Client, sandboxes: Sandboxes, wiring: Wiring, identity: Identity) -> None:
+    def __init__(
+        self,
+        client: Client,
+        sandboxes: Sandboxes,
+        wiring: Wiring,
+        identity: Identity,
+        *,
+        first_backoff_s: float = FIRST_BACKOFF_S,
+    ) -> None:
         self.objects = Informer(client, POD)
         self._by_uid = self.objects.index(lambda pod: [uid(pod)])
         self.config_maps = Informer(client, CONFIG_MAP)
@@ -64,6 +75,7 @@ class Pods:
             probing=Probing(
                 self._sockets_of, self._execute, lambda pod, why: self.events.warning(pod, "Unhealthy", why)
             ),
+            first_backoff_s=first_backoff_s,
         )
 
     def follow(self, cluster: ClusterSpec, wired: Iterable[str]) -> None:
@@ -89,7 +101,7 @@ class Pods:
         pod = self.objects.items.get(which)
         worker = self._workers.get(uid(pod)) if pod else None
         states = sorted(
-            (state for state in (worker.containers if worker else ()) if state.name == container),
+            (state for state in (worker.containers.states if worker else ()) if state.name == container),
             key=lambda state: state.attempt,
         )
         if len(states) <= previous:
@@ -99,19 +111,14 @@ class Pods:
     async def run(self) -> None:
         """Take over what runs, then work until cancelled. The informers and events are run by the caller."""
         await asyncio.gather(self.objects.synced.wait(), self.config_maps.synced.wait())
-        backoff = Backoff()
-        while True:
-            try:
-                sandboxes = await asyncio.to_thread(self._sandboxes.pods)
-                break
-            except TestbedError as error:
-                log.warning("what runs cannot be seen yet: %s", error)
-                await backoff.wait()
+        looked_at = asyncio.get_running_loop().time()
+        sandboxes, states = await self._first_look()
         self._adopt(sandboxes)
         self.objects.observe(self._pod_changed)
         self.config_maps.observe(self._config_map_changed)
         for pod in self.objects.items.values():
             self._see(pod)
+        self._show(states, looked_at)  # before any worker takes a step: what runs must not be taken for missing
         for orphan in {sandbox.pod_uid for sandbox in sandboxes} - self._workers.keys():
             self._start_worker(orphan, "")
         try:
@@ -121,6 +128,15 @@ class Pods:
                 task.cancel()
             for threads in (self._watching, self._shared.work, self._shared.stops):
                 threads.shutdown(wait=False, cancel_futures=True)
+
+    async def _first_look(self) -> tuple[list[PodSandbox], list[ContainerState]]:
+        backoff = Backoff()
+        while True:
+            try:
+                return await asyncio.to_thread(lambda: (self._sandboxes.pods(), self._sandboxes.containers()))
+            except TestbedError as error:
+                log.warning("what runs cannot be seen yet: %s", error)
+                await backoff.wait()
 
     def _adopt(self, sandboxes: Iterable[PodSandbox]) -> None:
         """Know which addresses are held before any is given out."""
@@ -153,8 +169,9 @@ class Pods:
             self._start_worker(pod_uid, "")
         for pod_uid, worker in self._workers.items():
             mine = found.get(pod_uid, [])
-            if worker.learned_at < looked_at and sorted(mine, key=_by_id) != sorted(worker.containers, key=_by_id):
-                worker.containers = mine
+            containers = worker.containers
+            if containers.learned_at < looked_at and sorted(mine, key=_by_id) != sorted(containers.states, key=_by_id):
+                containers.states = mine
                 worker.wake()
 
     def _pod_changed(self, _: Key, old: Object | None, new: Object | None) -> None:
@@ -211,16 +228,28 @@ class Pods:
         return self._sockets[node]
 
     async def _execute(self, container_id: str, argv: Sequence[str]) -> int:
-        return await asyncio.get_running_loop().run_in_executor(
-            self._shared.stops, self._run_to_end, container_id, argv
-        )
+        in_thread = asyncio.get_running_loop().run_in_executor
+        start = partial(self._sandboxes.exec, container_id, argv, stdin=False, tty=True)
+        starting = in_thread(self._shared.stops, start)
+        try:
+            session = await asyncio.shield(starting)
+            return await in_thread(self._shared.stops, _run_to_end, session)
+        except asyncio.CancelledError:
+            starting.add_done_callback(_kill)
+            raise
 
-    def _run_to_end(self, container_id: str, argv: Sequence[str]) -> int:
-        session = self._sandboxes.exec(container_id, argv, stdin=False, tty=True)
-        with session.stdout as output:
-            while output.read(65536):
-                pass
-        return session.wait()
+
+def _kill(starting: asyncio.Future[ExecSession]) -> None:
+    """End a program that has taken too long, as soon as it has begun."""
+    if not starting.exception():
+        starting.result().kill()
+
+
+def _run_to_end(session: ExecSession) -> int:
+    with session.stdout as output:
+        while output.read(65536):
+            pass
+    return session.wait()
 
 
 def _by_id(state: ContainerState) -> str:

@@ -3,97 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from testbed.agent.fake import FakeSandboxes
-from testbed.agent.identity import Identity
-from testbed.agent.pods import Pods
-from testbed.agent.podworker import restart_delay_s
-from testbed.agent.sandbox import ContainerState
 from testbed.agent.serviceaccount import MOUNT_PATH
-from testbed.agent.wiring import Kernel, Wiring
-from testbed.api.kinds import CONFIG_MAP, EVENT, POD
-from testbed.api.objects import Key, Object, is_ready, name, status, uid
-from testbed.client.fake import FakeClient
+from testbed.api.kinds import CONFIG_MAP, POD
+from testbed.api.objects import Key, is_ready, name, status, uid
 from testbed.errors import NotFound
-from testbed.kernel.fake import FakeLinks, FakeNft
-from testbed.topology.spec import ClusterSpec
 from testbed.waiting import wait_until_async
-from tests.unit.agent.specs import cluster, node, pod
-
-SOON_S = 10.0
-
-
-class Host:
-    """One host with its nodes, everything in memory but the files of pods."""
-
-    def __init__(self, directory: Path, spec: ClusterSpec | None = None) -> None:
-        self.spec = spec or cluster(node("a", 1), node("client", 9, role="external"), images={"nginx:*": "testbed/web"})
-        self.client = FakeClient()
-        self.directory = directory
-        self.identity = Identity("here", "netns", directory / "state", "secret", "-----BEGIN CERTIFICATE-----")
-        self.switch = FakeLinks()
-        self.sandboxes = FakeSandboxes()
-        for place in ("control-plane", *(each.name for each in self.spec.nodes)):
-            (directory / place).touch()
-            self.sandboxes.places[place] = directory / place
-
-    @asynccontextmanager
-    async def agent(self) -> AsyncIterator[Pods]:
-        """An agent's pods while inside; leaving is like kill -9, for everything but the threads."""
-        kernel = Kernel(self._links, FakeNft, lambda: None, lambda _: None)
-        wiring = Wiring("here", self.sandboxes.place, kernel)
-        pods = Pods(self.client, self.sandboxes, wiring, self.identity)
-        runs = (pods.objects.run(), pods.config_maps.run(), pods.events.run(), pods.run())
-        tasks = [asyncio.create_task(run) for run in runs]
-        pods.follow(self.spec, wiring.sync(self.spec))
-        try:
-            yield pods
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-
-    async def get(self, which: Object) -> Object:
-        """The pod as the API has it."""
-        return await self.client.get(POD, name(which), "default")
-
-    async def until(self, which: Object, check: Callable[[Object], Any], what: str) -> Object:
-        """The pod, as soon as the check holds for it."""
-
-        async def look() -> Object | None:
-            found = await self.get(which)
-            return found if check(found) else None
-
-        return await wait_until_async(look, SOON_S, what)
-
-    async def create(self, obj: Object) -> Object:
-        """Create a pod and wait until it is Ready."""
-        created = await self.client.create(obj)
-        return await self.until(created, is_ready, "the pod's readiness")
-
-    async def events(self) -> list[str]:
-        """The reasons of all Events."""
-        return [event["reason"] for event in (await self.client.list(EVENT)).items]
-
-    def _links(self, netns: Path | None) -> FakeLinks:
-        return self.switch if netns is None else self.switch.enter(netns)
-
-
-@pytest.fixture
-def host(tmp_path: Path) -> Host:
-    return Host(tmp_path)
-
-
-def container_status(obj: Object) -> dict[str, Any]:
-    found: dict[str, Any] = status(obj)["containerStatuses"][0]
-    return found
+from tests.unit.agent.host import SOON_S, Host, container_status
+from tests.unit.agent.specs import pod
 
 
 async def test_a_bound_pod_gets_an_address_a_link_and_its_containers(host: Host) -> None:
@@ -242,7 +162,7 @@ async def test_a_deleted_pod_is_stopped_removed_and_let_go(host: Host) -> None:
     async with host.agent():
         ready = await host.create(pod())
         await host.client.delete(POD, name(ready), "default", grace_period_s=5)
-        await _until_gone(host, ready)
+        await host.until_gone(ready)
         assert host.sandboxes.pods() == []
         assert host.sandboxes.containers() == []
         assert list((host.directory / "state/pods").iterdir()) == []
@@ -253,7 +173,7 @@ async def test_a_pod_that_is_made_again_under_its_name_is_another_pod(host: Host
     async with host.agent():
         first = await host.create(pod())
         await host.client.delete(POD, name(first), "default", grace_period_s=0)
-        await _until_gone(host, first)
+        await host.until_gone(first)
         second = await host.create(pod())
         assert uid(second) != uid(first)
         assert status(second)["podIP"] == "10.244.1.3"
@@ -304,23 +224,3 @@ async def test_a_containers_log_is_found_by_the_pods_name(host: Host) -> None:
         assert pods.find(Key("default", "web"), "main").id == f"{uid(ready)}-main-0"
         with pytest.raises(NotFound, match="has not been started"):
             pods.find(Key("default", "web"), "main", previous=True)
-
-
-@pytest.mark.parametrize(
-    ("attempt", "lived_s", "ended_ago_s", "waits_s"),
-    [(0, 1, 0, 0), (1, 1, 0, 1), (2, 1, 0, 2), (3, 1, 1, 3), (30, 1, 0, 300), (5, 100, 0, 0), (2, 1, 60, 0)],
-)
-def test_the_back_off_grows_and_is_forgotten(attempt: int, lived_s: int, ended_ago_s: int, waits_s: float) -> None:
-    finished = datetime.now(UTC) - timedelta(seconds=ended_ago_s)
-    ended = ContainerState(
-        "id", "uid", "main", "web", attempt, False, 0,
-        (finished - timedelta(seconds=lived_s)).isoformat(), finished.isoformat(), 1,
-    )  # fmt: skip
-    assert restart_delay_s(ended) == pytest.approx(waits_s, abs=0.5)
-
-
-async def _until_gone(host: Host, which: Object) -> None:
-    async def gone() -> bool:
-        return all(uid(obj) != uid(which) for obj in (await host.client.list(POD)).items)
-
-    await wait_until_async(gone, SOON_S, "the pod's end")

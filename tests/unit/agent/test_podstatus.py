@@ -22,12 +22,24 @@ def attempt(exit_code: int | None, number: int = 0, reason: str = "") -> Contain
     )  # fmt: skip
 
 
-def view(*attempts: ContainerState, **fields: Any) -> ContainerView:
-    return ContainerView("main", "web", attempts, **fields)
+def view(*attempts: ContainerState, name: str = "main", **fields: Any) -> ContainerView:
+    is_running = bool(attempts) and attempts[-1].is_running
+    container = {"name": name, "image": "web", **fields.pop("container", {})}
+    return ContainerView(container, attempts, **{"has_begun": is_running, "is_started": is_running, **fields})
+
+
+def pod_of(*views: ContainerView, init: int = 0, **fields: Any) -> Object:
+    """A pod of these containers, of which the first ones are init containers."""
+    containers = [dict(each.container) for each in views]
+    return pod(**{"containers": containers[init:], **({"initContainers": containers[:init]} if init else {}), **fields})
+
+
+def view_of(*containers: ContainerView, **fields: Any) -> PodView:
+    return PodView("netns", "198.18.0.11", "10.244.1.2", "2026-01-01T00:00:00Z", containers, **fields)
 
 
 def status_of(obj: Object, *containers: ContainerView) -> dict[str, Any]:
-    return pod_status(obj, PodView("netns", "198.18.0.11", "10.244.1.2", "2026-01-01T00:00:00Z", containers))
+    return pod_status(obj, view_of(*containers))
 
 
 @pytest.mark.parametrize(
@@ -39,17 +51,71 @@ def status_of(obj: Object, *containers: ContainerView) -> dict[str, Any]:
     ],
 )  # fmt: skip
 def test_the_phase_follows_from_exit_code_and_restart_policy(policy: str, exit_code: int | None, expected: str) -> None:
-    assert phase(pod(restartPolicy=policy), [view(attempt(exit_code))]) == expected
+    assert phase(pod(restartPolicy=policy), view_of(view(attempt(exit_code)))) == expected
 
 
 def test_a_pod_is_pending_until_every_container_was_started() -> None:
-    assert phase(pod(), [view(attempt(RUNNING)), view()]) == "Pending"
+    first, second = view(attempt(RUNNING)), view(name="other")
+    assert phase(pod_of(first, second), view_of(first, second)) == "Pending"
+
+
+def test_a_pod_is_pending_while_its_first_post_start_hook_is_at_work() -> None:
+    assert phase(pod(), view_of(view(attempt(RUNNING), has_begun=False))) == "Pending"
+    assert phase(pod(), view_of(view(attempt(DONE), attempt(RUNNING, 1), has_begun=False))) == "Running"
+    (told,) = status_of(pod(), view(attempt(RUNNING), has_begun=False))["containerStatuses"]
+    assert told["state"] == {"waiting": {"reason": "ContainerCreating"}}
+
+
+def test_an_init_container_that_is_not_tried_again_fails_its_pod() -> None:
+    init, app = view(attempt(BROKEN), name="init"), view()
+    for policy, expected in (("Never", "Failed"), ("OnFailure", "Pending"), ("Always", "Pending")):
+        obj = pod_of(init, app, init=1, restartPolicy=policy)
+        assert phase(obj, view_of(init, app, is_initialized=False)) == expected
+
+
+def test_containers_behind_an_init_container_say_that_they_wait_for_it() -> None:
+    init, app = view(attempt(RUNNING), name="init"), view()
+    obj = pod_of(init, app, init=1)
+    said = pod_status(obj, view_of(init, app, is_initialized=False))
+    assert said["containerStatuses"][0]["state"] == {"waiting": {"reason": "PodInitializing"}}
+    assert "running" in said["initContainerStatuses"][0]["state"]
+    told = condition({"status": said}, "Initialized")
+    assert (told["status"], told["message"]) == ("False", "containers with incomplete status: [init]")
+
+
+def test_an_init_container_that_has_done_its_work_is_ready() -> None:
+    init, app = view(attempt(DONE), name="init"), view(attempt(RUNNING), is_ready=True)
+    said = status_of(pod_of(init, app, init=1), init, app)
+    assert said["initContainerStatuses"][0]["ready"]
+    assert condition({"status": said}, "Ready")["status"] == "True"
+
+
+def test_a_sidecar_counts_for_readiness_and_ends_last() -> None:
+    sidecar = view(attempt(RUNNING), name="side", container={"restartPolicy": "Always"})
+    app = view(attempt(RUNNING), is_ready=True)
+    said = status_of(pod_of(sidecar, app, init=1), sidecar, app)
+    assert condition({"status": said}, "Ready")["message"] == "containers with unready status: [side]"
+    done = view(attempt(DONE))
+    obj = pod_of(sidecar, done, init=1, restartPolicy="Never")
+    assert phase(obj, view_of(sidecar, done)) == "Running"
+    ended = view(attempt(BROKEN), name="side", container={"restartPolicy": "Always"})
+    assert phase(obj, view_of(ended, done)) == "Succeeded"
+
+
+def test_a_readiness_gate_is_somebody_elses_condition_which_is_kept() -> None:
+    obj = pod(readinessGates=[{"conditionType": "lb"}])
+    said = {"status": status_of(obj, view(attempt(RUNNING), is_ready=True))}
+    assert condition(said, "ContainersReady")["status"] == "True"
+    assert condition(said, "Ready")["reason"] == "ReadinessGatesNotReady"
+    obj["status"] = {"conditions": [{"type": "lb", "status": "True"}]}
+    said = {"status": status_of(obj, view(attempt(RUNNING), is_ready=True))}
+    assert condition(said, "Ready")["status"] == condition(said, "lb")["status"] == "True"
 
 
 def test_a_pod_is_ready_when_all_of_its_containers_are() -> None:
-    ready, unready = view(attempt(RUNNING), is_ready=True), view(attempt(RUNNING))
-    assert condition({"status": status_of(pod(), ready, ready)}, "Ready")["status"] == "True"
-    said = condition({"status": status_of(pod(), ready, unready)}, "Ready")
+    ready, unready = view(attempt(RUNNING), is_ready=True), view(attempt(RUNNING), name="other")
+    assert condition({"status": status_of(pod(), ready)}, "Ready")["status"] == "True"
+    said = condition({"status": status_of(pod_of(ready, unready), ready, unready)}, "Ready")
     assert (said["status"], said["reason"]) == ("False", "ContainersNotReady")
 
 

@@ -1,4 +1,4 @@
-"""Readiness probes against real servers on loopback."""
+"""Probes and hooks against real servers on loopback, and what their answers come to."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from testbed.agent.probes import Timing, http_probe, keep_asking, port_number, tcp_probe
+from testbed.agent.actions import act, failing_action, http_action, port_number, sleep_action, tcp_action
+from testbed.agent.probes import Timing, keep_asking
 
 HOST = "127.0.0.1"
 QUICK = Timing(initial_delay_s=0, period_s=0.01, timeout_s=1, successes=1, failures=3)
@@ -61,17 +62,19 @@ def answers(*reasons: str) -> Callable[[], Awaitable[str]]:
     return ask
 
 
-async def told(probe: Callable[[], Awaitable[str]], count: int, *, is_ready: bool = False) -> list[tuple[bool, str]]:
+async def told(
+    probe: Callable[[], Awaitable[str]], count: int, *, held: bool | None = False, timing: Timing = QUICK
+) -> list[tuple[bool | None, str]]:
     """The first things that are told."""
-    heard: list[tuple[bool, str]] = []
+    heard: list[tuple[bool | None, str]] = []
     enough = asyncio.Event()
 
-    def tell(ready: bool, reason: str) -> None:
-        heard.append((ready, reason))
+    def tell(held: bool | None, reason: str) -> None:
+        heard.append((held, reason))
         if len(heard) == count:
             enough.set()
 
-    asking = asyncio.create_task(keep_asking(probe, QUICK, tell, is_ready=is_ready))
+    asking = asyncio.create_task(keep_asking(probe, timing, tell, held=held))
     await asyncio.wait_for(enough.wait(), 5)
     asking.cancel()
     return heard
@@ -86,37 +89,61 @@ async def told(probe: Callable[[], Awaitable[str]], count: int, *, is_ready: boo
 )  # fmt: skip
 async def test_http_succeeds_from_200_to_399(line: bytes, reason: str) -> None:
     async with answering(line) as port:
-        assert await http_probe(LoopbackSockets(), HOST, port, {"path": "/healthz"})() == reason
+        assert await http_action(LoopbackSockets(), HOST, port, {"path": "/healthz"})() == reason
 
 
 async def test_tcp_succeeds_where_somebody_listens() -> None:
     async with answering(b"") as port:
-        assert await tcp_probe(LoopbackSockets(), HOST, port)() == ""
+        assert await tcp_action(LoopbackSockets(), HOST, port)() == ""
 
 
-async def test_readiness_comes_with_the_first_success() -> None:
-    assert await told(answers("refused", "refused", ""), 1) == [(True, "")]
+async def test_wellness_comes_with_the_first_success_and_earlier_failures_are_not_told() -> None:
+    slow = Timing(initial_delay_s=0, period_s=1000, timeout_s=1, successes=1, failures=3)
+    assert await told(answers("refused", "refused", ""), 1, timing=slow) == [(True, "")]
 
 
-async def test_readiness_goes_after_three_failures_in_a_row() -> None:
-    heard = await told(answers("", "no", "no", "", "no", "no", "no"), 2)
-    assert heard[0] == (True, "")
-    assert heard[-1][1] == "no"
+async def test_wellness_goes_after_three_failures_in_a_row() -> None:
+    heard = await told(answers("", "no", "no", "", "no", "no", "no"), 6)
+    assert heard == [(True, ""), *[(True, "no")] * 4, (False, "no")]
 
 
-async def test_a_container_that_was_ready_stays_so_until_it_fails() -> None:
-    heard = await told(answers("", "no"), 3, is_ready=True)
-    assert [ready for ready, _ in heard] == [True, True, False]
+async def test_a_container_that_was_well_stays_so_until_it_fails() -> None:
+    heard = await told(answers("", "no"), 3, held=True)
+    assert [held for held, _ in heard] == [True, True, False]
+
+
+async def test_a_container_that_never_starts_is_given_up_after_all_of_its_failures() -> None:
+    heard = await told(answers("no"), 3, held=None)
+    assert [held for held, _ in heard] == [None, None, False]
+
+
+async def test_as_many_successes_as_asked_for_make_well() -> None:
+    twice = Timing(initial_delay_s=0, period_s=0.01, timeout_s=1, successes=2, failures=1)
+    assert await told(answers("", "no", "", ""), 2, timing=twice) == [(False, "no"), (True, "")]
 
 
 async def test_a_refused_connection_is_a_failure_with_its_reason() -> None:
-    heard = await told(tcp_probe(LoopbackSockets(), HOST, unused_port()), 3, is_ready=True)
+    heard = await told(tcp_action(LoopbackSockets(), HOST, unused_port()), 3, held=True)
     assert "refused" in heard[-1][1]
+
+
+async def test_what_takes_too_long_has_failed() -> None:
+    assert await act(sleep_action(60), 0.01) == "no answer within 0.01 s"
+    assert await act(sleep_action(0), 1) == ""
+
+
+async def test_what_cannot_be_tried_says_why() -> None:
+    assert await act(failing_action("no such port"), 1) == "no such port"
 
 
 @pytest.mark.parametrize(("given", "expected"), [(8080, 8080), ("http", 80), ("81", 81)])
 def test_a_port_is_a_number_or_a_name_of_the_container(given: int | str, expected: int) -> None:
     assert port_number({"ports": [{"name": "http", "containerPort": 80}]}, given) == expected
+
+
+def test_a_port_that_the_container_does_not_name_is_an_error() -> None:
+    with pytest.raises(LookupError, match="no port named http"):
+        port_number({"name": "main"}, "http")
 
 
 def test_timing_has_kubernetes_defaults() -> None:

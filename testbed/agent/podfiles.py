@@ -15,17 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from testbed.agent.environment import ConfigMapData, PodFacts, field_value
+from testbed.agent.etcfiles import hosts, resolv_conf
 from testbed.agent.sandbox import Mount
-from testbed.api.objects import Object, name, namespace, spec
+from testbed.api.objects import Object, namespace, spec
 from testbed.errors import NotFound
-from testbed.topology.spec import ClusterSpec
-
-HOSTS_HEADER = """\
-# Made by the testbed's agent.
-127.0.0.1\tlocalhost
-::1\tlocalhost ip6-localhost ip6-loopback
-"""
-MACHINE_RESOLV_CONF = Path("/etc/resolv.conf")
+from testbed.topology.spec import ClusterSpec, NodeSpec
 
 
 class PodFiles:
@@ -40,11 +34,11 @@ class PodFiles:
             return IPv4Address((self.directory / "address").read_text(encoding="ascii"))
         return None
 
-    def write(self, pod: Object, cluster: ClusterSpec, address: IPv4Address) -> None:
+    def write(self, pod: Object, cluster: ClusterSpec, node: NodeSpec, address: IPv4Address) -> None:
         """The address, hosts and resolv.conf."""
         self.directory.mkdir(parents=True, exist_ok=True)
         _write(self.directory / "address", str(address))
-        _write(self.directory / "hosts", hosts(pod, str(address), cluster.dns.domain))
+        _write(self.directory / "hosts", hosts(pod, str(address), cluster, node))
         _write(self.directory / "resolv.conf", resolv_conf(pod, cluster))
 
     def write_volumes(self, pod: Object, facts: PodFacts, config_map: ConfigMapData) -> None:
@@ -56,8 +50,13 @@ class PodFiles:
                 _write_inside(directory, path, content)
 
     def mounts(self, container: Mapping[str, Any]) -> list[Mount]:
-        """What is mounted in a container: hosts, resolv.conf and its volumes."""
-        own = [Mount(self.directory / file, f"/etc/{file}", read_only=False) for file in ("hosts", "resolv.conf")]
+        """What is mounted in a container: its volumes, and hosts and resolv.conf unless it mounts its own there."""
+        taken = {mount["mountPath"] for mount in container.get("volumeMounts") or []}
+        own = [
+            Mount(self.directory / file, f"/etc/{file}", read_only=False)
+            for file in ("hosts", "resolv.conf")
+            if f"/etc/{file}" not in taken
+        ]
         volumes = self.directory / "volumes"
         return own + [
             Mount(
@@ -71,43 +70,6 @@ class PodFiles:
     def delete(self) -> None:
         """All of it."""
         shutil.rmtree(self.directory, ignore_errors=True)
-
-
-def hosts(pod: Object, address: str, domain: str) -> str:
-    """/etc/hosts: the pod's own name, with its subdomain where it has one, and its aliases."""
-    own = spec(pod).get("hostname") or name(pod)
-    names = [own]
-    if subdomain := spec(pod).get("subdomain"):
-        names.insert(0, f"{own}.{subdomain}.{namespace(pod)}.svc.{domain}")
-    lines = [f"{address}\t{' '.join(names)}\n"]
-    for alias in spec(pod).get("hostAliases") or []:
-        lines.append(f"{alias['ip']}\t{' '.join(alias.get('hostnames') or [])}\n")
-    return HOSTS_HEADER + "".join(lines)
-
-
-def resolv_conf(pod: Object, cluster: ClusterSpec) -> str:
-    """/etc/resolv.conf by dnsPolicy and dnsConfig (Kubernetes documentation, "Pod's DNS Policy" and "DNS Config")."""
-    policy = spec(pod).get("dnsPolicy") or "ClusterFirst"
-    if policy == "ClusterFirst" and spec(pod).get("hostNetwork"):
-        policy = "Default"
-    config = spec(pod).get("dnsConfig") or {}
-    if policy == "Default" and not config:
-        return MACHINE_RESOLV_CONF.read_text(encoding="utf-8") if MACHINE_RESOLV_CONF.exists() else ""
-    servers, search, options = [], [], {}
-    if policy.startswith("ClusterFirst"):
-        domain = cluster.dns.domain
-        servers, options = [str(cluster.services.dns)], {"ndots": "5"}
-        search = [f"{namespace(pod)}.svc.{domain}", f"svc.{domain}", domain]
-    servers += config.get("nameservers") or []
-    search += config.get("searches") or []
-    options |= {option["name"]: option.get("value") or "" for option in config.get("options") or []}
-    words = {
-        "search": dict.fromkeys(search),
-        "options": [f"{key}:{value}" if value else key for key, value in options.items()],
-    }
-    lines = [f"nameserver {server}" for server in dict.fromkeys(servers)]
-    lines += [f"{keyword} {' '.join(listed)}" for keyword, listed in words.items() if listed]
-    return "".join(f"{line}\n" for line in lines)
 
 
 def _files(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from testbed.agent.environment import ConfigMapData, PodFacts, environment, expand_all
+from testbed.agent.etcfiles import kernel_hostname
 from testbed.agent.identity import Identity
 from testbed.agent.images import resolve
 from testbed.agent.podfiles import PodFiles
@@ -67,14 +68,15 @@ class PodRunner:
     def ensure_network(self, pod: Object, ground: Ground) -> PodSandbox | None:
         """The pod's files and, unless it has its node's network, its sandbox and link; again is fine."""
         files = PodFiles(self._identity.state, uid(pod))
-        files.write(pod, ground.cluster, ground.address)
+        files.write(pod, ground.cluster, ground.node, ground.address)
         write_account(files.directory, pod, self._identity)
         if spec(pod).get("hostNetwork"):
             return None
         links, pod_cidr = self._links(ground.node.name), ground.node.pod_cidr
         if pod_cidr is None:
             raise CannotStart("NoPodNetwork", f"node {ground.node.name} has no pod network; the pod needs hostNetwork")
-        sandbox = self._sandboxes.ensure_pod(uid(pod), namespace(pod), name(pod), hostname(pod), files.directory)
+        called = kernel_hostname(pod, ground.cluster.dns.domain)
+        sandbox = self._sandboxes.ensure_pod(uid(pod), namespace(pod), name(pod), called, files.directory)
         podlink.attach(
             links,
             sandbox.netns,
@@ -134,7 +136,7 @@ class PodRunner:
             netns=sandbox.netns if sandbox else self._node_netns(ground.node.name),
             sandbox=sandbox.handle if sandbox else "",
             node="" if sandbox else ground.node.name,
-            hostname=hostname(pod) if sandbox else ground.node.name,
+            hostname=kernel_hostname(pod, ground.cluster.dns.domain) if sandbox else ground.node.name,
             attempt=attempt,
             command=expand_all(container.get("command"), variables),
             args=expand_all(container.get("args"), variables),
@@ -154,8 +156,3 @@ class PodRunner:
 def device(pod_uid: str) -> str:
     """The name of the node's end of a pod's link."""
     return f"veth{pod_uid[:8]}"
-
-
-def hostname(pod: Object) -> str:
-    """What the pod calls itself: a label of 63 characters at most (Kubernetes documentation, "Pod hostname")."""
-    return str(spec(pod).get("hostname") or name(pod))[:63].rstrip("-.")

@@ -25,13 +25,11 @@ READY_PORT, READY_PATH = 8181, "/ready"
 CONFIG_DIRECTORY = "/etc/testbed-dns"
 CONFIG_ANNOTATION = "testbed/config-hash"
 """Of the pods: a changed ConfigMap makes new ones."""
-NONE = "none"
-"""`server` of a topology whose cluster has no DNS."""
 
 
 def dns_objects(cluster: ClusterSpec) -> list[Object]:
-    """What the cluster's DNS consists of; nothing for `server: none`."""
-    if cluster.dns.server == NONE:
+    """What the cluster's DNS consists of; nothing for a cluster without."""
+    if not cluster.dns.is_served:
         return []
     config = _configuration(cluster)
     address = str(cluster.services.dns)

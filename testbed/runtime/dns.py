@@ -10,13 +10,13 @@ from testbed.agent.netns_sandbox import SYSTEM_PATH
 from testbed.api.kinds import kind_of
 from testbed.api.objects import Key, namespace
 from testbed.api.objects import name as name_of
-from testbed.dns.objects import NONE, dns_objects
+from testbed.dns.objects import dns_objects
 from testbed.errors import MachineLacks
 from testbed.topology.manifests import Manifest
 from testbed.topology.source import Source
 from testbed.topology.spec import ClusterSpec
 
-KNOT = "knot"
+KNOT, NONE = "knot", "none"
 PACKAGES = {"knotd": "knot", "unbound": "unbound"}
 """Debian's package of each program."""
 SOURCE = Source("the cluster's DNS")

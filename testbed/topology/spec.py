@@ -108,9 +108,14 @@ class DnsSpec:
 
     domain: str
     server: str = "auto"
-    """knot; none; auto: knot wherever it can be run."""
+    """knot; none; auto: knot wherever it can be run, which `up` finds out before it makes anything."""
     forward: tuple[IPv4Address, ...] = ()
     """Who is asked for names outside the cluster's domain; empty: they are refused."""
+
+    @property
+    def is_served(self) -> bool:
+        """Whether the cluster has a DNS."""
+        return self.server == "knot"
 
 
 @dataclass(frozen=True)

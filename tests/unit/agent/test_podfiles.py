@@ -10,16 +10,11 @@ from typing import Any
 import pytest
 
 from testbed.agent.environment import PodFacts
-from testbed.agent.podfiles import PodFiles, hosts, resolv_conf
+from testbed.agent.podfiles import PodFiles
 from testbed.errors import NotFound
 from tests.unit.agent.specs import cluster, pod
 
 FACTS = PodFacts("10.244.1.2", "198.18.0.11", "10.96.0.1")
-CLUSTER_FIRST = """\
-nameserver 10.96.0.10
-search default.svc.cluster.local svc.cluster.local cluster.local
-options ndots:5
-"""
 
 
 def config_map(_namespace: str, name: str) -> Mapping[str, str]:
@@ -34,43 +29,10 @@ def files_of(tmp_path: Path, *volumes: dict[str, Any]) -> PodFiles:
     return files
 
 
-def test_a_pod_knows_its_own_name_and_its_aliases() -> None:
-    found = hosts(pod(hostAliases=[{"ip": "192.0.2.1", "hostnames": ["foo", "bar"]}]), "10.244.1.2", "cluster.local")
-    assert found.splitlines()[-2:] == ["10.244.1.2\tweb", "192.0.2.1\tfoo bar"]
-
-
-def test_a_pod_with_a_subdomain_knows_its_full_name() -> None:
-    found = hosts(pod(hostname="one", subdomain="peers"), "10.244.1.2", "cluster.local")
-    assert found.splitlines()[-1] == "10.244.1.2\tone.peers.default.svc.cluster.local one"
-
-
-def test_names_are_asked_of_the_clusters_dns() -> None:
-    assert resolv_conf(pod(), cluster()) == CLUSTER_FIRST
-    assert resolv_conf(pod(hostNetwork=True, dnsPolicy="ClusterFirstWithHostNet"), cluster()) == CLUSTER_FIRST
-
-
-def test_dns_none_is_just_what_the_pod_says() -> None:
-    config = {
-        "nameservers": ["192.0.2.53"],
-        "searches": ["example.com"],
-        "options": [{"name": "ndots", "value": "2"}, {"name": "edns0"}],
-    }
-    text = resolv_conf(pod(dnsPolicy="None", dnsConfig=config), cluster())
-    assert text == "nameserver 192.0.2.53\nsearch example.com\noptions ndots:2 edns0\n"
-
-
-def test_dns_config_is_added_to_the_clusters() -> None:
-    text = resolv_conf(
-        pod(dnsConfig={"searches": ["example.com"], "options": [{"name": "ndots", "value": "1"}]}), cluster()
-    )
-    assert "cluster.local example.com\n" in text
-    assert "ndots:1" in text
-
-
 def test_a_new_agent_finds_the_address_again(tmp_path: Path) -> None:
     files = PodFiles(tmp_path, "uid")
     assert files.address() is None
-    files.write(pod(), cluster(), IPv4Address("10.244.1.2"))
+    files.write(pod(), cluster(), cluster().nodes[0], IPv4Address("10.244.1.2"))
     assert PodFiles(tmp_path, "uid").address() == IPv4Address("10.244.1.2")
 
 
@@ -112,3 +74,8 @@ def test_volumes_are_mounted_where_the_container_wants_them(tmp_path: Path) -> N
     mounts = files.mounts({"volumeMounts": [{"name": "v", "mountPath": "/www", "subPath": "deep", "readOnly": True}]})
     assert [mount.path for mount in mounts] == ["/etc/hosts", "/etc/resolv.conf", "/www"]
     assert (mounts[-1].source, mounts[-1].read_only) == (files.directory / "volumes/v/deep", True)
+
+
+def test_a_container_that_brings_its_own_hosts_keeps_them(tmp_path: Path) -> None:
+    mounts = PodFiles(tmp_path, "uid").mounts({"volumeMounts": [{"name": "v", "mountPath": "/etc/hosts"}]})
+    assert [mount.path for mount in mounts] == ["/etc/resolv.conf", "/etc/hosts"]

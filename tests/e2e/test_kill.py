@@ -12,22 +12,22 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from testbed.api.kinds import CONFIG_MAP, POD, SERVICE
-from testbed.api.objects import Object, is_ready, name, spec
+from testbed.api.kinds import CONFIG_MAP
+from testbed.api.objects import name
 from testbed.client.http import HttpClient
 from testbed.errors import ApiError
 from testbed.waiting import wait_until, wait_until_async
 from tests.conformance import manifests
-from tests.conformance.manifests import Port
 from tests.e2e.asking import ask
 from tests.e2e.clusters import DOWN_S, TOPOLOGIES, UP_S, Cluster, cluster_of
 from tests.e2e.command import start_cli
+from tests.e2e.load import Echo, expect_progress, in_default, load, run_pod
 from tests.e2e.machine import directories_of
 from tests.e2e.parts import ROLES, Part, all_parts, anchor, first_parts, parts
 from tests.e2e.reach import everybody_reaches_everybody
@@ -35,7 +35,6 @@ from tests.e2e.reach import everybody_reaches_everybody
 TOPOLOGY = TOPOLOGIES / "two-nodes.yaml"
 RECOVERED_S = 60.0
 WRITERS = 4
-ECHO = 7000
 
 on_both_runtimes = pytest.mark.parametrize("runtime", ["netns", "docker"])
 of_every_part = pytest.mark.parametrize("part", ROLES)
@@ -135,7 +134,7 @@ async def _reach(cluster: Cluster) -> int:
 
 
 async def _kill_under_load(cluster: Cluster, part: str) -> None:
-    async with cluster.client() as client, _load(client):
+    async with cluster.client() as client, load(client) as echo:
         acknowledged: list[str] = []
         writers = [asyncio.create_task(_write(client, f"w{number}", acknowledged)) for number in range(WRITERS)]
         await wait_until_async(_more_than(acknowledged, 50), RECOVERED_S, "fifty writes")
@@ -151,49 +150,16 @@ async def _kill_under_load(cluster: Cluster, part: str) -> None:
         stored = {name(item) for item in (await client.list(CONFIG_MAP, "default")).items}
         assert not (lost := set(acknowledged) - stored), f"acknowledged and lost: {sorted(lost)[:10]}"
         await asyncio.to_thread(first_parts, cluster.name, cluster.runtime, part, RECOVERED_S)
+        await expect_progress(client, echo)
+        await _expect_recovered(client, echo)
 
 
-@asynccontextmanager
-async def _load(client: HttpClient) -> AsyncIterator[None]:
-    """A long connection and ever new ones through a Service, from node a to node b; nothing of it may fail."""
-    service = manifests.service("echo", {"pod": "echo"}, Port(ECHO))
-    created = await client.create(_in_default(service))
-    address = spec(created)["clusterIP"]
-    await asyncio.gather(
-        _run(client, manifests.stream("echo", "b", "serve", str(ECHO))), _run(client, manifests.idle("probe", "a"))
-    )
-    await _reachable(client, "probe", address)
-    loads = [manifests.stream(role, "a", role, address, str(ECHO)) for role in ("talk", "knock")]
-    await asyncio.gather(*(_run(client, load) for load in loads))
-    await _expect_progress(client)
-    yield
-    await _expect_progress(client)
-    await _run(client, manifests.server("fresh", "a"))
-    (answer,) = await ask(client, "default", "fresh", [("tcp", {"host": address, "port": ECHO})])
+async def _expect_recovered(client: HttpClient, echo: Echo) -> None:
+    """A pod that is started now runs, and reaches the Service."""
+    await run_pod(client, manifests.server("fresh", "a"))
+    host, port = echo.doors["cluster-ip"]
+    (answer,) = await ask(client, "default", "fresh", [("tcp", {"host": host, "port": port})])
     assert answer["outcome"] == "OK", f"a pod started after the recovery cannot reach the Service: {answer}"
-    for pod in ("talk", "knock", "echo", "probe"):
-        await client.delete(POD, pod, "default", grace_period_s=0)
-    await client.delete(SERVICE, "echo", "default")
-
-
-async def _expect_progress(client: HttpClient) -> None:
-    """Both loads go on, and neither has ever been disturbed."""
-    for pod in ("talk", "knock"):
-        before = await _printed(client, pod)
-
-        async def check(pod: str = pod, before: list[str] = before) -> bool:
-            return len(await _printed(client, pod)) > len(before) + 1
-
-        await wait_until_async(check, RECOVERED_S, f"more lines from the pod {pod}", every_s=0.1)
-
-
-async def _printed(client: HttpClient, pod: str) -> list[str]:
-    """The lines of a load; none while logs cannot be had. AssertionError with its last words if it broke."""
-    with suppress(ApiError):
-        text = b"".join([chunk async for chunk in client.logs("default", pod)]).decode()
-        assert "BROKEN" not in text, f"the load {pod} was disturbed: {text.splitlines()[-1]}"
-        return text.splitlines()
-    return []
 
 
 async def _write(client: HttpClient, prefix: str, acknowledged: list[str]) -> None:
@@ -205,37 +171,11 @@ async def _write(client: HttpClient, prefix: str, acknowledged: list[str]) -> No
             new = f"{prefix}-{number}-{time.monotonic_ns()}"
             doc = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": new}, "data": {"key": "value"}}
             try:
-                return name(await client.create(_in_default(doc)))
+                return name(await client.create(in_default(doc)))
             except ApiError:
                 return None
 
         acknowledged.append(await wait_until_async(attempt, RECOVERED_S, "an acknowledged write"))
-
-
-async def _run(client: HttpClient, pod: Object) -> None:
-    """Create a pod and wait until it is Ready."""
-    await client.create(_in_default(pod))
-
-    async def check() -> bool:
-        with suppress(ApiError):
-            return is_ready(await client.get(POD, name(pod), "default"))
-        return False
-
-    await wait_until_async(check, RECOVERED_S, f"readiness of pod {name(pod)}", every_s=0.05)
-
-
-async def _reachable(client: HttpClient, pod: str, address: str) -> None:
-    """Until the Service's rules are on the pod's node."""
-
-    async def check() -> bool:
-        (answer,) = await ask(client, "default", pod, [("tcp", {"host": address, "port": ECHO})])
-        return bool(answer["outcome"] == "OK")
-
-    await wait_until_async(check, RECOVERED_S, f"an answer from {address}", every_s=0.05)
-
-
-def _in_default(obj: Object) -> Object:
-    return {**obj, "metadata": {**obj["metadata"], "namespace": "default"}}
 
 
 def _more_than(acknowledged: list[str], number: int) -> Callable[[], Awaitable[bool]]:

@@ -23,6 +23,8 @@ COMMANDS: Mapping[str, str] = {
     "up": "testbed.cli.clusters",
     "down": "testbed.cli.clusters",
     "status": "testbed.cli.status",
+    "service": "testbed.cli.service",
+    "proxy": "testbed.cli.service",
     "apply": "testbed.cli.pods",
     "exec": "testbed.cli.pods",
     "logs": "testbed.cli.pods",

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from testbed.cli.options import ClusterArgument, Output, OutputOption
-from testbed.cli.terminal import print_json, print_table
+from testbed.cli.terminal import print_json, print_rows
 from testbed.errors import ApiError, TestbedError
 
 if TYPE_CHECKING:
     from testbed.runtime.choose import Cluster
-    from testbed.runtime.overview import Overview, Row
+    from testbed.runtime.overview import Overview
 
 
 def status(cluster: ClusterArgument = "", output: OutputOption = Output.TEXT) -> None:
@@ -31,7 +31,7 @@ def _print_all(found: Sequence[Cluster], output: Output) -> None:
     if output is Output.JSON:
         print_json({"clusters": rows})
     elif rows:
-        _print_rows("Clusters", rows)
+        print_rows("Clusters", rows)
     else:
         print("No cluster is up; start one with `testbed up topologies/two-nodes.yaml`.")
 
@@ -64,15 +64,7 @@ def _print_one(cluster: Cluster, output: Output) -> None:
         print_json({"cluster": cluster.name, "runtime": cluster.runtime.name, "url": url, **vars(seen)})
         return
     print(f"{cluster.name} on {cluster.runtime.name}, API at {url}\n")
-    _print_rows("Nodes", seen.nodes)
-    _print_rows("Pods", seen.pods)
-    _print_rows("Services", seen.services)
-    _print_rows("Daemons", seen.daemons)
-
-
-def _print_rows(title: str, rows: Sequence[Row] | Sequence[dict[str, Any]]) -> None:
-    """A table without the columns that are empty in every row."""
-    columns = [column for column in (rows[0] if rows else ()) if any(row[column] != "" for row in rows)]
-    print_table(
-        title, [column.upper() for column in columns], [[str(row[column]) for column in columns] for row in rows]
-    )
+    print_rows("Nodes", seen.nodes)
+    print_rows("Pods", seen.pods)
+    print_rows("Services", seen.services)
+    print_rows("Daemons", seen.daemons)

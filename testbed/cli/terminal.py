@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -75,13 +75,26 @@ def _plain_lines() -> Progress:
     return show
 
 
+def heading(text: str) -> str:
+    """What stands above something; bold on a terminal."""
+    return _styled(text, "1", sys.stdout.isatty())
+
+
+def print_rows(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """A table of rows that have the same keys, its columns; those that are empty in every row are left out."""
+    columns = [column for column in (rows[0] if rows else ()) if any(row[column] != "" for row in rows)]
+    print_table(
+        title, [column.upper() for column in columns], [[str(row[column]) for column in columns] for row in rows]
+    )
+
+
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Aligned columns under a title; the widths follow the data, not the terminal, so that it can be piped."""
     if not rows:
         return
     widths = [max(len(cell) for cell in column) for column in zip(columns, *rows, strict=True)]
     is_terminal = sys.stdout.isatty()
-    print(_styled(title, "1", is_terminal))
+    print(heading(title))
     print(_styled(_line(columns, widths), "2", is_terminal))
     for row in rows:
         print(_line(row, widths))

@@ -1,0 +1,143 @@
+"""`service` and `proxy`: how Services are served, and whether nodes hold what they should."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from testbed.cli.options import ClusterOption, Output, OutputOption
+from testbed.cli.pods import client_of_cluster
+from testbed.cli.terminal import heading, print_json, print_rows
+from testbed.errors import BadInput, CheckFailed, TestbedError
+
+if TYPE_CHECKING:
+    from testbed.runtime.nodedaemons import Differences, Served
+    from testbed.runtime.servicepath import ServicePath
+
+INDENT = "  "
+
+
+class Action(StrEnum):
+    """What is done about a proxy."""
+
+    DIFF = "diff"
+
+
+def service(
+    which: Annotated[
+        str, typer.Argument(help="The Service; NAME alone is one in namespace default.", metavar="[NAMESPACE/]NAME")
+    ],
+    node: Annotated[str, typer.Option(help="Ask this node only.")] = "",
+    cluster: ClusterOption = "",
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Show the path of a Service: addresses, endpoints, and the way of a connection through every node's kernel.
+
+    Chains, maps, affinity entries and counters are read from the kernels at this moment.
+    """
+    found = asyncio.run(_service(cluster, which, node))
+    if output is Output.JSON:
+        print_json(found.document())
+    else:
+        _print(found)
+    if mute := [each for each in found.nodes if each.silence]:
+        from testbed.runtime.nodedaemons import silent
+
+        raise TestbedError(silent([each.node for each in mute], mute[0].silence))
+
+
+async def _service(cluster: str, which: str, node: str) -> ServicePath:
+    from testbed.api.objects import Key
+    from testbed.runtime.servicepath import service_path
+
+    namespace, slash, name = which.rpartition("/")
+    if not name or "/" in namespace or (slash and not namespace):
+        raise BadInput(f"{which!r} names no Service: write it as NAMESPACE/NAME, or as NAME for one in default")
+    async with client_of_cluster(cluster) as client:
+        return await service_path(client, Key(namespace or "default", name), node)
+
+
+def _print(found: ServicePath) -> None:
+    selects = f", selects pods with {found.selector}" if found.selector else ""
+    print(f"{found.namespace}/{found.name}: {found.type}{selects}")
+    for what, value in found.facts.items():
+        if value:
+            print(f"{INDENT}{what}: {value}")
+    if found.remark:
+        print(f"{INDENT}{found.remark}")
+    print()
+    print_rows("Ports", found.ports)
+    print_rows("Endpoints", found.endpoints)
+    if not found.endpoints and not found.remark:
+        print("Nobody is behind it: it has no endpoints.\n")
+    for address, nodes in found.switch.items():
+        print(f"The switch sends {address} to {', '.join(nodes) or 'nobody: it is dropped'}.\n")
+    if not found.remark:
+        for group in _alike(found.nodes):
+            _print_nodes(group)
+
+
+def _alike(nodes: Sequence[Served]) -> list[list[Served]]:
+    """Nodes that do and say the same, together."""
+    groups: dict[str, list[Served]] = {}
+    for each in nodes:
+        groups.setdefault(repr((each.mode, each.ports, each.health_check, each.silence)), []).append(each)
+    return list(groups.values())
+
+
+def _print_nodes(group: Sequence[Served]) -> None:
+    names, one = ", ".join(each.node for each in group), group[0]
+    print(heading(f"{'Nodes' if len(group) > 1 else 'Node'} {names}{f' ({one.mode})' if one.mode else ''}"))
+    if one.silence:
+        print(f"{INDENT}{'do' if len(group) > 1 else 'does'} not answer: {one.silence}")
+    elif not one.ports:
+        print(f"{INDENT}{'serve' if len(group) > 1 else 'serves'} nothing for it, or not yet")
+    for port in one.ports:
+        for line in port["path"]:
+            print(f"{INDENT}{line}")
+    if check := one.health_check:
+        verdict = "200" if check["local_endpoints"] else "503"
+        print(f"{INDENT}port {check['port']} answers {verdict}: {check['local_endpoints']} ready endpoints are here")
+    print()
+
+
+def proxy(
+    action: Annotated[Action, typer.Argument(help="diff: compare the kernel with what it should hold.")],
+    node: Annotated[str, typer.Argument(help="The node.")],
+    cluster: ClusterOption = "",
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Show what a node's kernel holds (-) against what it should (+): testbed proxy diff NODE
+
+    Exits with 1 where something differs. Whatever somebody has changed is put right within seconds.
+    """
+    assert action is Action.DIFF, "the only one"
+    found = asyncio.run(_differences(cluster, node))
+    if output is Output.JSON:
+        print_json(_document(found))
+    else:
+        for line in found.lines:
+            print(line)
+    if found.lines:
+        count = f"{len(found.lines)} differences" if len(found.lines) > 1 else "1 difference"
+        raise CheckFailed(
+            f"node {found.node} ({found.mode}): {count} of what its kernel holds (-) to what it should (+)"
+        )
+    if output is Output.TEXT:
+        print(f"Node {found.node} ({found.mode}): its kernel holds exactly what it should.")
+
+
+async def _differences(cluster: str, node: str) -> Differences:
+    from testbed.runtime.nodedaemons import differences, workers
+
+    async with client_of_cluster(cluster) as client:
+        (known,) = await workers(client, node)
+        return await differences(client, known)
+
+
+def _document(found: Differences) -> dict[str, Any]:
+    return {"node": found.node, "mode": found.mode, "differences": list(found.lines)}

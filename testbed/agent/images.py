@@ -18,6 +18,7 @@ from pathlib import Path
 from testbed.errors import NotFound
 
 REPOSITORY = "testbed/"
+_PLAIN = {"WORKDIR": "working_dir", "STOPSIGNAL": "stop_signal"}
 _BASE_ARGUMENT = re.compile(r"BASE=(?P<image>\S+)")
 
 
@@ -32,6 +33,7 @@ class Image:
     command: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
     working_dir: str = ""
+    stop_signal: str = "SIGTERM"
 
 
 def images_dir() -> Path:
@@ -90,7 +92,7 @@ def _apply(image: Image, role: str, instruction: str, value: str) -> Image:
             return replace(image, command=tuple(json.loads(value)))
         case "ENV":
             return replace(image, env={**image.env, **dict(part.split("=", 1) for part in shlex.split(value))})
-        case "WORKDIR":
-            return replace(image, working_dir=value)
+        case "WORKDIR" | "STOPSIGNAL":
+            return replace(image, **{_PLAIN[instruction]: value})
         case _:
             return image

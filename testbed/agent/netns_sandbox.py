@@ -93,10 +93,10 @@ class NetnsSandboxes:
             return self._find(plan["id"])
 
     def stop(self, container_id: str, grace_s: float) -> None:
-        """Every process of the container has ended when this returns."""
+        """By the signal of its image; every process of the container has ended when this returns."""
         try:
             if grace_s > 0:
-                self._anchor.signal(container_id, signal.SIGTERM)
+                self._anchor.signal(container_id, self._stop_signal(container_id))
                 self._anchor.wait(container_id, grace_s)
                 return
         except TimedOut:
@@ -154,11 +154,17 @@ class NetnsSandboxes:
         processes, _ = self._anchor.list()
         return next((Path(process.labels["log"]) for process in processes if process.id == container_id), None)
 
+    def _stop_signal(self, container_id: str) -> signal.Signals:
+        processes, _ = self._anchor.list()
+        labels = next((process.labels for process in processes if process.id == container_id), {})
+        return signal.Signals[labels.get("stop-signal", "SIGTERM")]
+
     def _plan(self, spec: ContainerSpec, image: Image) -> dict[str, Any]:
         container_id = f"{spec.pod_uid}-{spec.name}-{spec.attempt}"
         log = str(self._state / "logs" / spec.pod_uid / f"{spec.name}-{spec.attempt}.log")
         labels = {
             POD: spec.pod_uid, "name": spec.name, "image": spec.image, "attempt": str(spec.attempt), "log": log,
+            "stop-signal": image.stop_signal,
         }  # fmt: skip
         return {
             "id": container_id,

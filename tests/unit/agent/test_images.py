@@ -19,6 +19,11 @@ def test_an_image_inherits_what_it_stands_on() -> None:
     assert find_image("testbed/load").env["PYTHONUNBUFFERED"] == "1"
 
 
+def test_an_image_ends_by_the_signal_that_it_names() -> None:
+    assert find_image("testbed/web").stop_signal == "SIGQUIT"
+    assert find_image("testbed/netexec").stop_signal == "SIGTERM"
+
+
 @pytest.mark.parametrize("name", ["testbed/web", "testbed/web:1.0", "testbed/web@sha256:0"])
 def test_a_tag_does_not_matter(name: str) -> None:
     assert find_image(name).role == "web"

@@ -11,7 +11,7 @@ The store knows no rule about objects except versions; those are admission's.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import orjson
@@ -28,12 +28,17 @@ WINDOW = 4096
 """Changes of each kind that a watch can resume from, at least."""
 
 
+Follower = Callable[[Record | None, Record | None], None]
+"""Told what an object was and is; None: it did not exist, or does not."""
+
+
 class Store:
     """All objects. Lives in one event loop; every method but `committed` is synchronous and atomic."""
 
     def __init__(self, journal: Journal, *, window: int = WINDOW) -> None:
         self._journal = journal
         self._objects: dict[Kind, dict[str, dict[str, Record]]] = {kind: {} for kind in KINDS}
+        self._followers: dict[Kind, list[Follower]] = {kind: [] for kind in KINDS}
         self._staged: list[Change] = []
         self._obsolete: list[int] = []
         self._batch: asyncio.Future[None] | None = None
@@ -124,6 +129,11 @@ class Store:
                 details={"causes": [cause], "retryAfterSeconds": 1},
             )
 
+    def follow(self, kind: Kind, follower: Follower) -> None:
+        """Tell of every change of what `get` answers, from now on and at once: of a write when it is staged, and again
+        if it is taken back."""
+        self._followers[kind].append(follower)
+
     def close_watches(self) -> None:
         """End every watch."""
         for history in self._histories.values():
@@ -173,6 +183,7 @@ class Store:
             names.pop(change.key.name, None)
         else:
             names[change.key.name] = change.new
+        self._tell(change.kind, change.old, None if change.type == DELETED else change.new)
 
     def _take_back(self, change: Change) -> None:
         names = self._objects[change.kind].setdefault(change.key.namespace, {})
@@ -180,6 +191,11 @@ class Store:
             del names[change.key.name]
         else:
             names[change.key.name] = change.old
+        self._tell(change.kind, None if change.type == DELETED else change.new, change.old)
+
+    def _tell(self, kind: Kind, old: Record | None, new: Record | None) -> None:
+        for follower in self._followers[kind]:
+            follower(old, new)
 
     def _commit(self) -> None:
         staged, batch = self._staged, self._batch

@@ -1,97 +1,79 @@
-"""Which Service holds which address and which node port.
+"""What Services are given: ClusterIPs, node ports, and the ports of health checks.
 
-A claim is only a hint: it counts while the Service it names still holds the value. So nothing is ever released, and a
-write that was taken back, a deletion or a restart needs no care.
+As kube-apiserver does it (`pkg/registry/core/service/storage/alloc.go`), but that all mistakes are told at once. A node
+port belongs to one Service, whatever the protocol; within the Service, ports of one number that differ in their
+protocol share theirs.
 """
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Hashable, Iterable, Iterator
-from ipaddress import AddressValueError, IPv4Address, IPv4Network
-from typing import Any, Generic, TypeVar
+from collections.abc import Callable, Iterable, Iterator
+from ipaddress import IPv4Address, IPv4Network
+from typing import Any
 
 from testbed.api.kinds import SERVICE
 from testbed.api.objects import Key, Object, key, spec
-from testbed.apiserver.admission.services import HEADLESS, has_cluster_ip
-from testbed.apiserver.refusals import Cause, forbidden_field, invalid
+from testbed.apiserver.admission.held import Held, values_to_try
+from testbed.apiserver.admission.networks import parsed_ip
+from testbed.apiserver.admission.service_types import (
+    HEADLESS,
+    allocates_node_ports,
+    has_cluster_ip,
+    has_node_ports,
+    needs_health_check,
+    node_ports_of,
+)
+from testbed.apiserver.refusals import Cause, invalid
 from testbed.apiserver.store import Store
+from testbed.topology.spec import ServicesSpec
 
-NODE_PORTS = range(30000, 32768)
-STATIC_BAND = 256
-"""Addresses at the low end that are handed out last, so that people may choose them by hand (KEP-3070)."""
 RANDOM_TRIES = 32
+"""Numbers that are tried before the range is searched; below nine tenths full, one of them is nearly always free."""
 
-V = TypeVar("V", bound=Hashable)
-
-
-class Claims(Generic[V]):
-    """Values of Services, each held by at most one."""
-
-    def __init__(self, store: Store, held_by: Callable[[Object], Iterable[V]]) -> None:
-        self._store = store
-        self._held_by = held_by
-        self._claimed: dict[V, Key] = {}
-        for record in store.list(SERVICE):
-            self.claim(record.document)
-
-    def claim(self, service: Object) -> None:
-        """Note what the Service holds."""
-        for value in self._held_by(service):
-            self._claimed[value] = key(service)
-
-    def is_taken(self, value: V, by_other_than: Key) -> bool:
-        """Whether some other Service holds the value now."""
-        holder = self._claimed.get(value)
-        if holder is None or holder == by_other_than:
-            return False
-        record = self._store.get(SERVICE, holder)
-        return record is not None and value in self._held_by(record.document)
+IsFree = Callable[[int], bool]
 
 
 class ServiceAddresses:
-    """Allocates ClusterIPs from `cidr` and node ports, and refuses those that are taken or out of range.
+    """Gives Services what they lack, and refuses what they may not have.
 
-    `reserved` addresses are given only to Services that ask for them by name.
+    The addresses of the cluster itself are given only to Services that ask for them by name.
     """
 
-    def __init__(self, store: Store, cidr: IPv4Network, reserved: Iterable[IPv4Address]) -> None:
-        self._cidr = cidr
-        self._reserved = {str(address) for address in reserved}
-        self._addresses = Claims(store, _addresses_of)
-        self._ports = Claims(store, _node_ports_of)
+    def __init__(self, store: Store, services: ServicesSpec) -> None:
+        self._cidr: IPv4Network = services.cidr
+        self._reserved = {services.kubernetes, services.dns}
+        first, last = services.node_ports
+        self._node_ports = range(first, last + 1)
+        self._addresses = Held(store, SERVICE, _addresses_of)
+        self._ports = Held(store, SERVICE, _ports_of)
 
     def assign(self, service: Object, old: Object | None) -> Iterator[Cause]:
-        """Give the Service what it lacks, keeping what it had; the mistakes in what it asks for."""
+        """Complete the Service; the mistakes in what it asks for. What it had before may stay, come what may."""
         fields, before = service["spec"], spec(old or {})
         yield from self._assign_address(fields, before, key(service))
-        yield from self._assign_ports(fields, before, key(service))
-
-    def claim(self, service: Object) -> None:
-        """The Service was found without mistakes, and is about to be stored."""
-        self._addresses.claim(service)
-        self._ports.claim(service)
+        if has_node_ports(fields):
+            yield from self._assign_ports(fields, before, key(service))
+        if needs_health_check(fields):
+            yield from self._assign_health_check(fields, before, key(service))
 
     def _assign_address(self, fields: dict[str, Any], before: dict[str, Any], owner: Key) -> Iterator[Cause]:
-        if fields["type"] == "ExternalName":
-            if before.get("type", "ExternalName") != "ExternalName":
-                for name in ("clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"):
-                    fields.pop(name, None)
+        asked = fields.get("clusterIP", "")
+        if not has_cluster_ip(fields) or (asked and asked == before.get("clusterIP")):
             return
-        asked = fields.get("clusterIP") or before.get("clusterIP", "")
-        if asked not in {"", HEADLESS, before.get("clusterIP")}:
+        if asked:
             yield from self._mistakes(asked, owner)
-        if not asked:
-            asked = self._free_address(owner)
-            if not asked:
+        elif not fields.get("clusterIPs"):
+            address = self._free_address(owner)
+            if address is None:
                 yield invalid("spec.clusterIPs", [], f"failed to allocate an address: the range {self._cidr} is full")
-        fields["clusterIP"], fields["clusterIPs"] = asked, [asked]
+            else:
+                fields["clusterIP"], fields["clusterIPs"] = str(address), [str(address)]
 
     def _mistakes(self, asked: str, owner: Key) -> Iterator[Cause]:
-        try:
-            address = IPv4Address(asked)
-        except AddressValueError:
-            yield invalid("spec.clusterIPs[0]", asked, "must be a valid IP address, (e.g. 10.9.8.7)")
+        """Of an address; one that is none is found by validation."""
+        address = parsed_ip(asked)
+        if address is None:
             return
         if address not in self._cidr or address in (self._cidr.network_address, self._cidr.broadcast_address):
             why = f"the provided IP ({asked}) is not in the valid range. The range of valid IPs is {self._cidr}"
@@ -101,73 +83,77 @@ class ServiceAddresses:
                 "spec.clusterIPs", [asked], f"failed to allocate IP {asked}: provided IP is already allocated"
             )
 
-    def _free_address(self, owner: Key) -> str:
-        size = self._cidr.num_addresses
-        low = min(max(16, size // 16), STATIC_BAND, size - 2)
-        for _ in range(RANDOM_TRIES):
-            address = str(self._cidr[low + secrets.randbelow(size - 1 - low)])
-            if self._is_free(address, owner):
-                return address
-        in_order = map(str, (self._cidr[index] for band in (range(low, size - 1), range(1, low)) for index in band))
-        return next((address for address in in_order if self._is_free(address, owner)), "")
+    def _free_address(self, owner: Key) -> IPv4Address | None:
+        count = self._cidr.num_addresses - 2
+        static = min(max(16, self._cidr.num_addresses // 16), 256) if count > 16 else 0
 
-    def _is_free(self, address: str, owner: Key) -> bool:
-        return address not in self._reserved and not self._addresses.is_taken(address, owner)
+        def is_free(number: int) -> bool:
+            address = self._cidr[1 + number]
+            return address not in self._reserved and not self._addresses.is_taken(str(address), owner)
+
+        found = _first_free(count, static, is_free)
+        return None if found is None else self._cidr[1 + found]
 
     def _assign_ports(self, fields: dict[str, Any], before: dict[str, Any], owner: Key) -> Iterator[Cause]:
-        if not _has_node_ports(fields):
-            yield from _without_node_ports(fields, before)
-            return
-        kept = {_served(port): port.get("nodePort") for port in before.get("ports", [])}
-        chosen: set[tuple[int, str]] = set()
+        had, chosen = set(node_ports_of(before)), set(node_ports_of(fields))
+        shared = {port.get("port"): port["nodePort"] for port in fields.get("ports", []) if port.get("nodePort")}
         for index, port in enumerate(fields.get("ports", [])):
-            number = port.get("nodePort") or kept.get(_served(port)) or self._free_port(port["protocol"], owner, chosen)
-            which = (number, port["protocol"])
-            if number not in NODE_PORTS:
-                detail = f"provided port is not in the valid range. The range of valid ports is {_shown(NODE_PORTS)}"
-                yield invalid(f"spec.ports[{index}].nodePort", number, detail)
-            elif which in chosen or self._ports.is_taken(which, owner):
-                yield invalid(f"spec.ports[{index}].nodePort", number, "provided port is already allocated")
-            chosen.add(which)
-            port["nodePort"] = number
+            field = f"spec.ports[{index}].nodePort"
+            if number := port.get("nodePort"):
+                if number not in had:
+                    yield from self._port_mistakes(number, field, owner)
+            elif allocates_node_ports(fields):
+                number = shared.get(port.get("port")) or self._free_port(owner, chosen)
+                if not number:
+                    yield invalid(field, 0, "failed to allocate a nodePort: range is full")
+                    return
+                port["nodePort"] = shared[port.get("port")] = number
+                chosen.add(number)
 
-    def _free_port(self, protocol: str, owner: Key, chosen: set[tuple[int, str]]) -> int:
-        start = secrets.randbelow(len(NODE_PORTS))
-        for offset in range(len(NODE_PORTS)):
-            number = NODE_PORTS[(start + offset) % len(NODE_PORTS)]
-            if (number, protocol) not in chosen and not self._ports.is_taken((number, protocol), owner):
-                return number
-        return 0
+    def _assign_health_check(self, fields: dict[str, Any], before: dict[str, Any], owner: Key) -> Iterator[Cause]:
+        field, number = "spec.healthCheckNodePort", fields.get("healthCheckNodePort")
+        if not number:
+            fields["healthCheckNodePort"] = self._free_port(owner, set(node_ports_of(fields)))
+        elif number in node_ports_of(fields):
+            yield invalid(field, number, "provided port is already allocated")
+        elif number != before.get("healthCheckNodePort"):
+            yield from self._port_mistakes(number, field, owner)
+
+    def _port_mistakes(self, number: int, field: str, owner: Key) -> Iterator[Cause]:
+        if number not in self._node_ports:
+            shown = f"{self._node_ports.start}-{self._node_ports.stop - 1}"
+            detail = f"provided port is not in the valid range. The range of valid ports is {shown}"
+            yield invalid(field, number, detail)
+        elif self._ports.is_taken(number, owner):
+            yield invalid(field, number, "provided port is already allocated")
+
+    def _free_port(self, owner: Key, chosen: set[int]) -> int:
+        """0 where there is none."""
+        numbers = self._node_ports
+        static = min(max(16, len(numbers) // 32), 128) if len(numbers) > 16 else 0
+
+        def is_free(offset: int) -> bool:
+            return numbers[offset] not in chosen and not self._ports.is_taken(numbers[offset], owner)
+
+        found = _first_free(len(numbers), static, is_free)
+        return 0 if found is None else numbers[found]
 
 
-def _addresses_of(service: Object) -> list[str]:
+def _first_free(count: int, static: int, is_free: IsFree) -> int | None:
+    """A free number below `count`, out of the first `static` only where no other is left."""
+    for _ in range(RANDOM_TRIES):
+        number = static + secrets.randbelow(count - static)
+        if is_free(number):
+            return number
+    return next(filter(is_free, values_to_try(count, static, secrets.randbelow(count))), None)
+
+
+def _addresses_of(service: Object) -> Iterable[str]:
     fields = spec(service)
-    return [fields["clusterIP"]] if has_cluster_ip(fields) and fields.get("clusterIP") else []
+    return [fields["clusterIP"]] if has_cluster_ip(fields) and fields.get("clusterIP") != HEADLESS else []
 
 
-def _node_ports_of(service: Object) -> list[tuple[int, str]]:
-    return [(port["nodePort"], port["protocol"]) for port in spec(service).get("ports", []) if port.get("nodePort")]
-
-
-def _has_node_ports(fields: dict[str, Any]) -> bool:
-    if fields["type"] == "LoadBalancer":
-        return bool(fields.get("allocateLoadBalancerNodePorts", True))
-    return bool(fields["type"] == "NodePort")
-
-
-def _without_node_ports(fields: dict[str, Any], before: dict[str, Any]) -> Iterator[Cause]:
-    """Ports left over from a former type are given up; asking for one is a mistake."""
-    former = {port.get("nodePort") for port in before.get("ports", [])}
-    for index, port in enumerate(fields.get("ports", [])):
-        number = port.pop("nodePort", None)
-        if number and number not in former:
-            detail = f"may not be used when `type` is '{fields['type']}'"
-            yield forbidden_field(f"spec.ports[{index}].nodePort", detail)
-
-
-def _served(port: dict[str, Any]) -> tuple[Any, Any]:
-    return port.get("port"), port.get("protocol")
-
-
-def _shown(numbers: range) -> str:
-    return f"{numbers.start}-{numbers.stop - 1}"
+def _ports_of(service: Object) -> Iterable[int]:
+    fields = spec(service)
+    checks = [fields["healthCheckNodePort"]] if fields.get("healthCheckNodePort") else []
+    return {*node_ports_of(fields), *checks} if has_node_ports(fields) else checks

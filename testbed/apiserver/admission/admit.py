@@ -24,7 +24,7 @@ class Admission:
 
     def __init__(self, store: Store, services: ServicesSpec) -> None:
         self._store = store
-        self._addresses = ServiceAddresses(store, services.cidr, (services.kubernetes, services.dns))
+        self._addresses = ServiceAddresses(store, services)
 
     def create(self, kind: Kind, namespace: str, obj: Object) -> Object:
         """The object to store, made of `obj`, which is taken over."""
@@ -43,7 +43,7 @@ class Admission:
         rules.default(obj)
         causes = self._assigned(kind, obj, None)
         causes += [*metadata.mistakes(obj, rules.name), *rules.validate(obj)]
-        return self._admitted(kind, obj, causes)
+        return _admitted(kind, obj, causes)
 
     def update(self, kind: Kind, obj: Object, old: Object, subresource: str = "") -> Object:
         """The next version of `old`, made of `obj`, which is taken over. Shares with `old` what does not change."""
@@ -52,27 +52,23 @@ class Admission:
         metadata.carry_over(obj, old)
         if subresource == "status":
             updated = {**old, "metadata": obj["metadata"], "status": obj.get("status", {})}
-            return self._admitted(kind, updated, list(metadata.update_mistakes(updated, old, rules.name)))
+            rules.default_status(updated)
+            causes = [*metadata.update_mistakes(updated, old, rules.name), *rules.validate_status(updated)]
+            return _admitted(kind, updated, causes)
         if "status" in kind.subresources:
             obj["status"] = old["status"]
         rules.default(obj)
+        rules.settle(obj, old)
         if rules.keeps_spec:
             obj["spec"] = old["spec"]
         if rules.has_generation and _told(obj) != _told(old):
             obj["metadata"]["generation"] += 1
         causes = self._assigned(kind, obj, old)
         causes += [*metadata.update_mistakes(obj, old, rules.name), *rules.update_mistakes(obj, old)]
-        return self._admitted(kind, obj, causes)
+        return _admitted(kind, obj, causes)
 
     def _assigned(self, kind: Kind, obj: Object, old: Object | None) -> list[Cause]:
         return list(self._addresses.assign(obj, old)) if kind == SERVICE else []
-
-    def _admitted(self, kind: Kind, obj: Object, causes: Sequence[Cause]) -> Object:
-        if causes:
-            raise refusals.is_invalid(kind, name(obj), causes)
-        if kind == SERVICE:
-            self._addresses.claim(obj)
-        return obj
 
     def _require_namespace(self, kind: Kind, obj: Object) -> None:
         if not kind.namespaced:
@@ -84,6 +80,12 @@ class Admission:
             why = f"unable to create new content in namespace {namespace(obj)} because it is being terminated"
             cause = Cause("metadata.namespace", TERMINATING, f"namespace {namespace(obj)} is being terminated")
             raise refusals.forbidden(kind, name(obj), why, [cause])
+
+
+def _admitted(kind: Kind, obj: Object, causes: Sequence[Cause]) -> Object:
+    if causes:
+        raise refusals.is_invalid(kind, name(obj), causes)
+    return obj
 
 
 def _require_shape(kind: Kind, rules: Rules, obj: Any) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from testbed.api.objects import Object, name, namespace, spec
 from testbed.api.wellknown import NAMESPACE_NAME_LABEL
 from testbed.apiserver.admission import names
-from testbed.apiserver.admission.pod_validation import ip_address
+from testbed.apiserver.admission.networks import ip_address
 from testbed.apiserver.admission.shapes import (
     CONDITION,
     OBJECT_REFERENCE,

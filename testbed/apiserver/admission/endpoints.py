@@ -7,7 +7,8 @@ from typing import Any
 
 from testbed.api.objects import Object
 from testbed.apiserver.admission import names
-from testbed.apiserver.admission.pod_validation import PROTOCOLS, ip_address, port_number
+from testbed.apiserver.admission.networks import public_ip
+from testbed.apiserver.admission.pod_validation import PROTOCOLS, port_number
 from testbed.apiserver.admission.shapes import (
     OBJECT_REFERENCE,
     boolean,
@@ -23,6 +24,7 @@ from testbed.apiserver.refusals import Cause, duplicate, immutable, required, to
 ADDRESS_TYPES = ("FQDN", "IPv4", "IPv6")
 MAX_ENDPOINTS = 1000
 MAX_ADDRESSES = 100
+MAX_HINTS = 8
 
 _PORT = struct(name=text, port=integer, protocol=text, appProtocol=text)
 _ADDRESS = struct(ip=text, hostname=text, nodeName=text, targetRef=OBJECT_REFERENCE)
@@ -71,7 +73,7 @@ def validate_endpoints(endpoints: Object) -> Iterator[Cause]:
             yield required(field, "must specify `addresses` or `notReadyAddresses`")
         for part in ("addresses", "notReadyAddresses"):
             for index, address in enumerate(subset.get(part, [])):
-                yield from ip_address(address.get("ip", ""), f"{field}.{part}[{index}].ip")
+                yield from public_ip(address.get("ip", ""), f"{field}.{part}[{index}].ip")
         yield from _ports(subset.get("ports", []), f"{field}.ports", needs_number=True)
 
 
@@ -104,9 +106,12 @@ def _endpoint(endpoint: dict[str, Any], address_type: str, field: str) -> Iterat
         yield too_long(f"{field}.addresses", MAX_ADDRESSES, "items")
     if address_type == "IPv4":
         for index, address in enumerate(addresses):
-            yield from ip_address(address, f"{field}.addresses[{index}]")
+            yield from public_ip(address, f"{field}.addresses[{index}]")
     if endpoint.get("hostname"):
         yield from names.checked(names.DNS_LABEL, endpoint["hostname"], f"{field}.hostname")
+    for kind in ("forNodes", "forZones"):
+        if len(endpoint.get("hints", {}).get(kind, [])) > MAX_HINTS:
+            yield too_long(f"{field}.hints.{kind}", MAX_HINTS, "items")
 
 
 def _ports(ports: list[dict[str, Any]], field: str, *, needs_number: bool) -> Iterator[Cause]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from ipaddress import AddressValueError, IPv4Address
 from typing import Any
 
 from testbed.api.objects import Object, spec
 from testbed.apiserver.admission import names
+from testbed.apiserver.admission.networks import ip_address
 from testbed.apiserver.refusals import Cause, duplicate, forbidden_field, invalid, required, unsupported
 
 Fields = Mapping[str, Any]
@@ -18,6 +18,15 @@ DNS_POLICIES = ("ClusterFirstWithHostNet", "ClusterFirst", "Default", "None")
 PULL_POLICIES = ("Always", "IfNotPresent", "Never")
 PROBES = ("livenessProbe", "readinessProbe", "startupProbe")
 PROBE_ACTIONS = ("exec", "httpGet", "tcpSocket", "grpc")
+HOOKS = ("postStart", "preStop")
+HOOK_ACTIONS = ("exec", "httpGet", "sleep", "tcpSocket")
+NOT_SERVED = {
+    "grpc": "the agent asks by exec, httpGet or tcpSocket",
+    "tcpSocket": "a hook acts by exec, httpGet or sleep",
+    "stopSignal": "containers end by the signal of their image",
+    "restartPolicyRules": "containers are restarted by restartPolicy alone",
+}
+"""Fields that Kubernetes would obey, and that must not be ignored in silence."""
 REQUIRED = "requiredDuringSchedulingIgnoredDuringExecution"
 CHANGEABLE = (
     "spec.containers[*].image,spec.initContainers[*].image,spec.activeDeadlineSeconds,spec.tolerations (only additions "
@@ -48,6 +57,7 @@ def validate_pod_spec(pod: Fields, field: str) -> Iterator[Cause]:
     for part in ("containers", "initContainers"):
         for index, container in enumerate(pod.get(part, [])):
             yield from _container(container, volumes, f"{field}.{part}[{index}]")
+            yield from _life(container, pod, f"{field}.{part}[{index}]", is_init=part == "initContainers")
             if pod.get("hostNetwork"):
                 yield from _host_network_ports(container, f"{field}.{part}[{index}]")
     yield from _host_ports_once(containers, f"{field}.containers")
@@ -73,9 +83,6 @@ def _container(container: Fields, volumes: set[Any], field: str) -> Iterator[Cau
     for index, variable in enumerate(container.get("env", [])):
         yield from _variable(variable, f"{field}.env[{index}]")
     yield from _mounts(container.get("volumeMounts", []), volumes, f"{field}.volumeMounts")
-    for probe in PROBES:
-        if probe in container:
-            yield from _probe(container[probe], probe, f"{field}.{probe}")
 
 
 def _ports(ports: Sequence[Fields], field: str) -> Iterator[Cause]:
@@ -104,14 +111,6 @@ def port_number(value: int, field: str) -> Iterator[Cause]:
         yield invalid(field, value, "must be between 1 and 65535, inclusive")
 
 
-def ip_address(value: str, field: str) -> Iterator[Cause]:
-    """An IPv4 address in canonical form: no leading zeros (KEP-4858)."""
-    try:
-        IPv4Address(value)
-    except AddressValueError:
-        yield invalid(field, value, "must be a valid IP address, (e.g. 10.9.8.7)")
-
-
 def _variable(variable: Fields, field: str) -> Iterator[Cause]:
     if not variable.get("name"):
         yield required(f"{field}.name")
@@ -137,22 +136,67 @@ def _mounts(mounts: Sequence[Fields], volumes: set[Any], field: str) -> Iterator
         paths.add(path)
 
 
+def _life(container: Fields, pod: Fields, field: str, *, is_init: bool) -> Iterator[Cause]:
+    """How a container is watched, begun, ended and begun again."""
+    own, is_sidecar = container.get("restartPolicy"), is_init and container.get("restartPolicy") == "Always"
+    if own is not None and not is_init:
+        yield forbidden_field(f"{field}.restartPolicy", "may not be set for non-init containers")
+    elif own is not None and not is_sidecar:
+        yield unsupported(f"{field}.restartPolicy", own, ("Always",))
+    if "restartPolicyRules" in container:
+        yield forbidden_field(f"{field}.restartPolicyRules", NOT_SERVED["restartPolicyRules"])
+    for part in (*PROBES, "lifecycle"):
+        if part in container and is_init and not is_sidecar:
+            yield forbidden_field(f"{field}.{part}", "may not be set for init containers without restartPolicy=Always")
+        elif part in container and part in PROBES:
+            yield from _probe(container[part], part, f"{field}.{part}")
+        elif part in container:
+            grace_s = pod.get("terminationGracePeriodSeconds", 30)
+            yield from _lifecycle(container["lifecycle"], grace_s, f"{field}.lifecycle")
+
+
 def _probe(probe: Fields, kind: str, field: str) -> Iterator[Cause]:
-    actions = [action for action in PROBE_ACTIONS if action in probe]
+    yield from _handler(probe, PROBE_ACTIONS, field, refused="grpc")
+    yield from _not_negative(probe, ("initialDelaySeconds", "timeoutSeconds", "periodSeconds"), field)
+    yield from _not_negative(probe, ("successThreshold", "failureThreshold"), field)
+    if kind != "readinessProbe" and probe.get("successThreshold", 1) != 1:
+        yield invalid(f"{field}.successThreshold", probe["successThreshold"], "must be 1")
+    if (grace_s := probe.get("terminationGracePeriodSeconds")) is None:
+        return
+    if kind == "readinessProbe":
+        yield invalid(f"{field}.terminationGracePeriodSeconds", grace_s, "must not be set for readinessProbes")
+    elif grace_s < 1:
+        yield invalid(f"{field}.terminationGracePeriodSeconds", grace_s, "must be greater than 0")
+
+
+def _lifecycle(lifecycle: Fields, grace_s: int, field: str) -> Iterator[Cause]:
+    if "stopSignal" in lifecycle:
+        yield forbidden_field(f"{field}.stopSignal", NOT_SERVED["stopSignal"])
+    for hook in HOOKS:
+        if hook not in lifecycle:
+            continue
+        yield from _handler(lifecycle[hook], HOOK_ACTIONS, f"{field}.{hook}", refused="tcpSocket")
+        seconds = lifecycle[hook].get("sleep", {}).get("seconds", 0)
+        if not 0 <= seconds <= grace_s:
+            rule = f"must be non-negative and less than terminationGracePeriodSeconds ({grace_s})"
+            yield invalid(f"{field}.{hook}.sleep", seconds, rule)
+
+
+def _handler(handler: Fields, kinds: Sequence[str], field: str, *, refused: str) -> Iterator[Cause]:
+    """What a probe or hook does: one thing."""
+    actions = [action for action in kinds if action in handler]
     if not actions:
         yield required(field, "must specify a handler type")
     for action in actions[1:]:
         yield forbidden_field(f"{field}.{action}", "may not specify more than 1 handler type")
     for action in actions:
-        if action == "exec":
-            if not probe["exec"].get("command"):
+        if action == refused:
+            yield forbidden_field(f"{field}.{action}", f"not served by the testbed: {NOT_SERVED[refused]}")
+        elif action == "exec":
+            if not handler["exec"].get("command"):
                 yield required(f"{field}.exec.command")
-        else:
-            yield from _port_of_probe(probe[action], f"{field}.{action}.port")
-    yield from _not_negative(probe, ("initialDelaySeconds", "timeoutSeconds", "periodSeconds"), field)
-    yield from _not_negative(probe, ("successThreshold", "failureThreshold"), field)
-    if kind != "readinessProbe" and probe.get("successThreshold", 1) != 1:
-        yield invalid(f"{field}.successThreshold", probe["successThreshold"], "must be 1")
+        elif action != "sleep":
+            yield from _port_of_probe(handler[action], f"{field}.{action}.port")
 
 
 def _port_of_probe(action: Fields, field: str) -> Iterator[Cause]:

@@ -20,10 +20,23 @@ from testbed.api.kinds import (
     Kind,
 )
 from testbed.api.objects import Object
-from testbed.apiserver.admission import cluster, endpoints, pod_defaults, pod_shape, pod_validation, services, workloads
+from testbed.apiserver.admission import (
+    cluster,
+    endpoints,
+    pod_defaults,
+    pod_shape,
+    pod_validation,
+    service_validation,
+    services,
+    workloads,
+)
 from testbed.apiserver.admission.names import DNS_1035_LABEL, DNS_LABEL, DNS_SUBDOMAIN, Syntax
 from testbed.apiserver.admission.shapes import Shape
 from testbed.apiserver.refusals import Cause
+
+
+def _nothing(*_: Object) -> None:
+    """Neither to fill in, nor to keep."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +48,11 @@ class Rules:
     validate: Callable[[Object], Iterator[Cause]]
     validate_update: Callable[[Object, Object], Iterator[Cause]] | None = None
     """New and old; None: as `validate`."""
+    settle: Callable[[Object, Object], None] = _nothing
+    """New and old: what the new version keeps where it says nothing."""
+    default_status: Callable[[Object], None] = _nothing
+    validate_status: Callable[[Object], Iterator[Cause]] = cluster.valid
+    """Of a status that is written apart, within the whole object."""
     name: Syntax = DNS_SUBDOMAIN
     has_generation: bool = False
     keeps_first_status: bool = False
@@ -87,8 +105,11 @@ RULES: dict[Kind, Rules] = {
     SERVICE: Rules(
         services.SERVICE_SHAPE,
         services.default_service,
-        services.validate_service,
-        services.validate_service_update,
+        service_validation.validate_service,
+        service_validation.validate_service_update,
+        services.settle_service,
+        services.default_service_status,
+        service_validation.validate_service_status,
         name=DNS_1035_LABEL,
         fields=("spec.clusterIP", "spec.type"),
     ),

@@ -1,13 +1,25 @@
-"""Services: shape, defaults and validation (`pkg/apis/core/v1/defaults.go`, `pkg/apis/core/validation`)."""
+"""Services: shape, defaults, and what a new version keeps of the old one.
+
+Sources: `pkg/apis/core/v1/defaults.go`, `pkg/registry/core/service` (`patchAllocatedValues`, `normalizeClusterIPs`,
+`dropTypeDependentFields`).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from testbed.api.objects import Object, spec
-from testbed.apiserver.admission import names
-from testbed.apiserver.admission.pod_validation import PROTOCOLS, ip_address, port_number, port_or_name
+from testbed.apiserver.admission.service_types import (
+    Fields,
+    allocates_node_ports,
+    has_cluster_ip,
+    has_node_ports,
+    is_balanced,
+    is_external,
+    needs_health_check,
+    node_ports_of,
+)
 from testbed.apiserver.admission.shapes import (
     CONDITION,
     anything,
@@ -20,15 +32,8 @@ from testbed.apiserver.admission.shapes import (
     struct,
     text,
 )
-from testbed.apiserver.refusals import Cause, duplicate, forbidden_field, immutable, invalid, required, unsupported
 
-Fields = Mapping[str, Any]
-
-HEADLESS = "None"
-TYPES = ("ClusterIP", "ExternalName", "LoadBalancer", "NodePort")
 AFFINITY_TIMEOUT_S = 10800
-MAX_AFFINITY_TIMEOUT_S = 86400
-
 _PORT = struct(name=text, port=integer, protocol=text, targetPort=integer_or_text, nodePort=integer, appProtocol=text)
 _INGRESS = struct(ip=text, hostname=text, ipMode=text, ports=list_of(anything))
 SERVICE_SHAPE = kind_shape(
@@ -57,56 +62,62 @@ SERVICE_SHAPE = kind_shape(
     status=struct(loadBalancer=struct(ingress=list_of(_INGRESS)), conditions=list_of(CONDITION)),
 )
 
+OF_TYPES: tuple[tuple[Callable[[Fields], bool], tuple[str, ...]], ...] = (
+    (has_cluster_ip, ("clusterIPs", "clusterIP")),
+    (has_cluster_ip, ("ipFamilies",)),
+    (has_cluster_ip, ("ipFamilyPolicy",)),
+    (needs_health_check, ("healthCheckNodePort",)),
+    (is_balanced, ("allocateLoadBalancerNodePorts",)),
+    (is_balanced, ("loadBalancerClass",)),
+    (is_external, ("externalTrafficPolicy",)),
+)
+"""Fields that only some Services have. They go with the type that had them, unless somebody gives them a new value:
+then validation says that they are out of place."""
+
 
 def default_service(service: Object) -> None:
     """Fill in everything but addresses, which `addresses.ServiceAddresses` allocates."""
     fields = service.setdefault("spec", {})
-    service.setdefault("status", {}).setdefault("loadBalancer", {})
+    service["status"] = {"loadBalancer": {}, **service.get("status", {})}
     fields.setdefault("type", "ClusterIP")
     fields.setdefault("sessionAffinity", "None")
-    if not fields.get("clusterIP") and fields.get("clusterIPs"):
-        fields["clusterIP"] = fields["clusterIPs"][0]
+    if fields.get("clusterIP") and not fields.get("clusterIPs"):
+        fields["clusterIPs"] = [fields["clusterIP"]]
     for port in fields.get("ports", []):
         port.setdefault("protocol", "TCP")
         if port.get("targetPort") in (None, 0, "") and "port" in port:
             port["targetPort"] = port["port"]
     _default_affinity(fields)
     _default_policies(fields)
-    if fields["type"] != "ExternalName":
+    if has_cluster_ip(fields):
         fields.setdefault("ipFamilies", ["IPv4"])
         fields.setdefault("ipFamilyPolicy", "SingleStack")
 
 
-def has_cluster_ip(fields: Fields) -> bool:
-    """Whether a Service of this spec is reached by an address of its own."""
-    return fields.get("type") != "ExternalName" and fields.get("clusterIP") != HEADLESS
+def default_service_status(service: Object) -> None:
+    """An address that says nothing of its mode is one that packets keep (KEP-1860)."""
+    for ingress in (service["status"].get("loadBalancer") or {}).get("ingress", []):
+        if ingress.get("ip"):
+            ingress.setdefault("ipMode", "VIP")
 
 
-def validate_service(service: Object) -> Iterator[Cause]:
-    """Mistakes of a Service, but for its addresses."""
-    fields = spec(service)
-    if fields["type"] not in TYPES:
-        yield unsupported("spec.type", fields["type"], TYPES)
-    if fields["type"] == "ExternalName":
-        yield from _external_name(fields)
-    elif not fields.get("ports") and has_cluster_ip(fields):
-        yield required("spec.ports")
-    if fields.get("clusterIP") == HEADLESS and fields["type"] in {"NodePort", "LoadBalancer"}:
-        yield invalid("spec.clusterIPs[0]", HEADLESS, f"may not be set to 'None' for {fields['type']} services")
-    yield from _ports(fields)
-    yield from names.check_labels(fields.get("selector", {}), "spec.selector")
-    yield from _affinity(fields)
-    yield from _policies(fields)
-    for index, address in enumerate(fields.get("externalIPs", [])):
-        yield from ip_address(address, f"spec.externalIPs[{index}]")
-
-
-def validate_service_update(service: Object, old: Object) -> Iterator[Cause]:
-    """A Service keeps its address for as long as its type has one."""
-    yield from validate_service(service)
-    fields, before = spec(service), spec(old)
-    if "ExternalName" not in {fields["type"], before["type"]} and fields.get("clusterIP") != before.get("clusterIP"):
-        yield immutable("spec.clusterIPs[0]", fields.get("clusterIPs", []))
+def settle_service(service: Object, old: Object) -> None:
+    """What was allocated is kept where the new version says nothing of it; what only the former type had goes."""
+    fields, before = service["spec"], spec(old)
+    _keep_addresses(fields, before)
+    if allocates_node_ports(before) and allocates_node_ports(fields):
+        _keep_node_ports(fields, before)
+    if needs_health_check(before) and needs_health_check(fields) and before.get("healthCheckNodePort"):
+        fields.setdefault("healthCheckNodePort", before["healthCheckNodePort"])
+    for applies, names in OF_TYPES:
+        is_same = fields.get(names[0]) == before.get(names[0])
+        if applies(before) and not applies(fields) and is_same:
+            for name in names:
+                fields.pop(name, None)
+    if has_node_ports(before) and not has_node_ports(fields):
+        _drop_node_ports(fields, before)
+    if not is_balanced(fields):
+        service["status"] = {**service["status"], "loadBalancer": {}}
 
 
 def _default_affinity(fields: dict[str, Any]) -> None:
@@ -120,60 +131,42 @@ def _default_affinity(fields: dict[str, Any]) -> None:
 def _default_policies(fields: dict[str, Any]) -> None:
     if fields["type"] in {"ClusterIP", "NodePort", "LoadBalancer"}:
         fields.setdefault("internalTrafficPolicy", "Cluster")
-    if fields["type"] in {"NodePort", "LoadBalancer"} or fields.get("externalIPs"):
+    if is_external(fields):
         fields.setdefault("externalTrafficPolicy", "Cluster")
-    if fields["type"] == "LoadBalancer":
+    if is_balanced(fields):
         fields.setdefault("allocateLoadBalancerNodePorts", True)
 
 
-def _external_name(fields: Fields) -> Iterator[Cause]:
-    if fields.get("clusterIP"):
-        yield forbidden_field("spec.clusterIPs[0]", "may not be set for ExternalName services")
-    if not fields.get("externalName"):
-        yield required("spec.externalName")
-    else:
-        yield from names.checked(names.DNS_SUBDOMAIN, fields["externalName"].removesuffix("."), "spec.externalName")
+def _keep_addresses(fields: dict[str, Any], before: Fields) -> None:
+    if not (has_cluster_ip(fields) and has_cluster_ip(before)):
+        return
+    if not fields.get("clusterIP"):
+        fields["clusterIP"] = before["clusterIP"]
+    # Whoever writes clusterIP alone means both fields.
+    if not fields.get("clusterIPs") or (
+        fields["clusterIPs"] == before["clusterIPs"] and fields["clusterIP"] != before["clusterIP"]
+    ):
+        fields["clusterIPs"] = [fields["clusterIP"]]
 
 
-def _ports(fields: Fields) -> Iterator[Cause]:
-    ports = fields.get("ports", [])
-    taken_names, taken = set(), set()
-    for index, port in enumerate(ports):
-        field, name = f"spec.ports[{index}]", port.get("name", "")
-        if name:
-            yield from names.checked(names.DNS_LABEL, name, f"{field}.name")
-            if name in taken_names:
-                yield duplicate(f"{field}.name", name)
-            taken_names.add(name)
-        elif len(ports) > 1:
-            yield required(f"{field}.name")
-        yield from port_number(port.get("port", 0), f"{field}.port")
-        if port["protocol"] not in PROTOCOLS:
-            yield unsupported(f"{field}.protocol", port["protocol"], PROTOCOLS)
-        if "targetPort" in port:
-            yield from port_or_name(port["targetPort"], f"{field}.targetPort")
-        which = (port["protocol"], port.get("port"))
-        if which in taken:
-            yield duplicate(field, {"port": which[1], "protocol": which[0]})
-        taken.add(which)
+def _keep_node_ports(fields: dict[str, Any], before: Fields) -> None:
+    """By the port's name, then by its number and protocol."""
+    by_name = {port.get("name", ""): port.get("nodePort") for port in before.get("ports", [])}
+    by_number = {_served(port): port.get("nodePort") for port in before.get("ports", [])}
+    used = set(node_ports_of(fields)) & set(node_ports_of(before))
+    for port in fields.get("ports", []):
+        had = by_name.get(port.get("name", "")), by_number.get(_served(port))
+        if not port.get("nodePort") and (number := next((n for n in had if n and n not in used), None)):
+            port["nodePort"] = number
+            used.add(number)
 
 
-def _affinity(fields: Fields) -> Iterator[Cause]:
-    if fields["sessionAffinity"] not in {"None", "ClientIP"}:
-        yield unsupported("spec.sessionAffinity", fields["sessionAffinity"], ("ClientIP", "None"))
-    timeout_s = fields.get("sessionAffinityConfig", {}).get("clientIP", {}).get("timeoutSeconds", 1)
-    if not 0 < timeout_s <= MAX_AFFINITY_TIMEOUT_S:
-        yield invalid(
-            "spec.sessionAffinityConfig.clientIP.timeoutSeconds", timeout_s,
-            f"must be greater than 0 and less than {MAX_AFFINITY_TIMEOUT_S}",
-        )  # fmt: skip
+def _drop_node_ports(fields: dict[str, Any], before: Fields) -> None:
+    """All, unless a new one is asked for, which validation refuses."""
+    if set(node_ports_of(fields)) <= set(node_ports_of(before)):
+        for port in fields.get("ports", []):
+            port.pop("nodePort", None)
 
 
-def _policies(fields: Fields) -> Iterator[Cause]:
-    for name in ("externalTrafficPolicy", "internalTrafficPolicy"):
-        if fields.get(name, "Cluster") not in {"Cluster", "Local"}:
-            yield unsupported(f"spec.{name}", fields[name], ("Cluster", "Local"))
-    if fields.get("ipFamilies", ["IPv4"]) != ["IPv4"]:
-        yield invalid("spec.ipFamilies", fields["ipFamilies"], "this cluster has IPv4 only")
-    if fields.get("ipFamilyPolicy", "SingleStack") not in {"SingleStack", "PreferDualStack"}:
-        yield unsupported("spec.ipFamilyPolicy", fields["ipFamilyPolicy"], ("PreferDualStack", "SingleStack"))
+def _served(port: Fields) -> tuple[Any, Any]:
+    return port.get("port"), port.get("protocol")

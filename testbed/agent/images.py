@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from testbed.errors import NotFound
 
@@ -93,6 +94,7 @@ def _apply(image: Image, role: str, instruction: str, value: str) -> Image:
         case "ENV":
             return replace(image, env={**image.env, **dict(part.split("=", 1) for part in shlex.split(value))})
         case "WORKDIR" | "STOPSIGNAL":
-            return replace(image, **{_PLAIN[instruction]: value})
+            changed: dict[str, Any] = {_PLAIN[instruction]: value}
+            return replace(image, **changed)
         case _:
             return image

@@ -34,9 +34,8 @@ from itertools import islice
 
 from testbed.api.objects import Key
 from testbed.errors import KernelError
-from testbed.kernel.links import Links
+from testbed.kernel.links import Links, Nft
 from testbed.proxy import nftables_elements, nftables_listing, nftables_rules, nftables_words
-from testbed.proxy.mode import Doors
 from testbed.proxy.servicemap import VirtualPort
 from testbed.proxy.virtualport import Here, Ports
 from testbed.proxy.virtualport import VirtualPort as NewVirtualPort
@@ -53,8 +52,8 @@ _BATCH = 250
 class NftablesMode:
     """See `Mode`. Two tables take turns: see `load`."""
 
-    def __init__(self, doors: Doors) -> None:
-        self._nft, self._links = doors.nft, doors.links
+    def __init__(self, nft: Nft, links: Links) -> None:
+        self._nft, self._links = nft, links
         self._here: Here | None = None
         self._addresses: frozenset[IPv4Address] = frozenset()
         self._table = nftables_rules.TABLE
@@ -69,7 +68,7 @@ class NftablesMode:
         self._here, self._addresses = here, node_addresses(self._links, here)
         old = self._in_use()
         self._table = next(table for table in nftables_rules.TABLES if table != old)
-        self._chains = set()
+        self._chains = set(nftables_rules.FIRST_SLOTS)
         self._nft.load(nftables_rules.delete(self._table) + nftables_rules.skeleton(self._table, here))
         self._load_all(self._everything(ports))
         self._load_all(self._clients_of(old))

@@ -18,10 +18,14 @@ TABLES = (TABLE, OTHER_TABLE)
 LOCAL_SLOTS = 32768
 """The first slot of the endpoints of traffic policy Local; an address has those of Cluster below it."""
 
+FIRST_SLOTS = ("lb-1", "local-1", "pick-1", "pick-local-1")
+"""Chains that take the first slot, and are always there."""
+
 _KEY = "ip daddr . meta l4proto . th dport"
 _PLAIN_KEY = "ipv4_addr . inet_proto . inet_service"
 # nft 1.0.6 refuses a rule that uses a map of `: ip daddr . th dport` which it has read back from the kernel
-# ("conflicting protocols specified: ip vs. th"). The type of a TCP port is the same, and is good for every protocol.
+# ("conflicting protocols specified: ip vs. th"). The type of a TCP port is the same, and good for every protocol, but
+# the first rule of a script that uses such a map is made to match TCP alone: let that be one that no packet meets.
 _SLOT = f"typeof {_KEY} . numgen random mod 65536"
 _NUMGEN = "numgen random mod"
 
@@ -52,6 +56,7 @@ _HAIRPINS = "type ipv4_addr . ipv4_addr"
 
 # nft maps to a port only behind a match on the transport protocol; a set of protocols would be one more object.
 _DNAT = "meta l4proto != icmp dnat ip to"
+_FIRST_USE = (f"dnat ip to ip daddr . meta l4proto . tcp dport . {_NUMGEN} 1 map @endpoints",)
 _ORIGINAL = "ct original ip daddr . meta l4proto . ct original proto-dst"
 _BY_KEY = f"{_KEY} vmap"
 _MASQUERADE = "masquerade fully-random"
@@ -82,12 +87,9 @@ def hooks(table: str) -> str:
 
 
 def chains(table: str, names: Iterable[str]) -> str:
-    """Chains made when the first element leads to them; one that is there already stays as it is."""
-    made: list[str] = []
-    for name in names:
-        made += [f"add chain ip {table} {name}\n", f"flush chain ip {table} {name}\n"]
-        made += [f"add rule ip {table} {name} {rule}\n" for rule in counted_chain(name)]
-    return "".join(made)
+    """Chains that are made when the first element leads to them."""
+    made = [("first-use", _FIRST_USE), *((name, counted_chain(name)) for name in names)]
+    return "".join(_made(table, name, rules) for name, rules in made)
 
 
 HOOKS = {
@@ -108,12 +110,8 @@ def fixed_chains(here: Here) -> dict[str, tuple[str, ...]]:
             f"ip daddr {here.service_cidr} drop",
         ),
         "guard": (f"ip saddr . {_KEY} @allowed-sources {_BY_KEY} @guarded", "drop"),
-        "lb-1": (
-            # The rule that uses a map first, in the script that declares it, is given the protocol of the map's type.
-            f"dnat ip to ip daddr . meta l4proto . tcp dport . {_NUMGEN} 1 map @endpoints",
-            f"{_DNAT} {_KEY} . {_NUMGEN} 1 map @endpoints",
-            "drop",
-        ),
+        "first-use": _FIRST_USE,
+        **{name: counted_chain(name) for name in FIRST_SLOTS},
         "local": (
             f"ip saddr {here.cluster_cidr} {_BY_KEY} @inside",
             f"fib saddr type local {_BY_KEY} @inside",
@@ -132,22 +130,18 @@ def fixed_chains(here: Here) -> dict[str, tuple[str, ...]]:
 
 
 def counted_chain(name: str) -> tuple[str, ...]:
-    """The rules of a chain whose name ends in a number: of endpoints, or of seconds."""
+    """The rules of a chain whose name ends in a number: of endpoints, or of seconds.
+
+    A packet that was sent to lb-8 just before its Service shrank to two endpoints may find its slot gone: each of these
+    chains ends in the way to the one of its kind that takes the first slot.
+    """
     kind, _, number = name.rpartition("-")
-    otherwise = (f"goto {kind}-1",) if number != "1" else ()
-    match kind:
-        case "lb":
-            return (f"{_DNAT} {_KEY} . {_NUMGEN} {number} map @endpoints", *(otherwise or ("drop",)))
-        case "local":
-            return (
-                f"{_DNAT} {_KEY} . {_NUMGEN} {number} offset {LOCAL_SLOTS} map @endpoints",
-                *(otherwise or ("drop",)),
-            )
-        case "pick":
-            return (f"ct mark set {_KEY} . {_NUMGEN} {number} map @slots",)
-        case "pick-local":
-            return (f"ct mark set {_KEY} . {_NUMGEN} {number} offset {LOCAL_SLOTS} map @slots",)
-    return (f"update @{CLIENTS} {{ ip saddr . meta mark timeout {duration(int(number))} : ct mark }}",)
+    if kind == "remember":
+        return (f"update @{CLIENTS} {{ ip saddr . meta mark timeout {duration(int(number))} : ct mark }}",)
+    slot = f"{_KEY} . {_NUMGEN} {number}{f' offset {LOCAL_SLOTS}' if kind.endswith('local') else ''}"
+    if kind.startswith("pick"):
+        return f"ct mark set {slot} map @slots", *((f"ct mark 0x00000000 goto {kind}-1",) if number != "1" else ())
+    return f"{_DNAT} {slot} map @endpoints", f"goto {kind}-1" if number != "1" else "drop"
 
 
 def duration(seconds: int) -> str:
@@ -158,6 +152,11 @@ def duration(seconds: int) -> str:
         count, seconds = divmod(seconds, unit)
         text += f"{count}{letter}" if count else ""
     return text
+
+
+def _made(table: str, name: str, rules: Iterable[str]) -> str:
+    added = "".join(f"add rule ip {table} {name} {rule}\n" for rule in rules)
+    return f"add chain ip {table} {name}\nflush chain ip {table} {name}\n{added}"
 
 
 def _sticky(pickers: str) -> tuple[str, ...]:
@@ -171,7 +170,8 @@ def _sticky(pickers: str) -> tuple[str, ...]:
         f"{service} ct mark set ip saddr . meta mark map @{CLIENTS} {_BY_KEY} @timeouts",
         dnat,
         f"ct mark set 0x00000000 {_BY_KEY} @{pickers}",
-        f"{service} {_BY_KEY} @timeouts",
+        f"{service} delete @{CLIENTS} {{ ip saddr . meta mark : ct mark }}",  # an update leaves the value as it was
+        f"{_BY_KEY} @timeouts",
         dnat,
         "drop",
     )

@@ -95,6 +95,39 @@ MISTAKES: dict[str, tuple[Object, set[tuple[str, str]]]] = {
         with_container(livenessProbe={"tcpSocket": {"port": 1}, "successThreshold": 2}),
         {("spec.containers[0].livenessProbe.successThreshold", "Invalid")},
     ),
+    "a grace for readiness": (
+        with_container(readinessProbe={"tcpSocket": {"port": 1}, "terminationGracePeriodSeconds": 1}),
+        {("spec.containers[0].readinessProbe.terminationGracePeriodSeconds", "Invalid")},
+    ),
+    "a probe that nobody makes": (
+        with_container(livenessProbe={"grpc": {"port": 1}}), {("spec.containers[0].livenessProbe.grpc", "Forbidden")},
+    ),
+    "a hook of two kinds": (
+        with_container(lifecycle={"preStop": {"exec": {"command": ["true"]}, "sleep": {"seconds": 1}}}),
+        {("spec.containers[0].lifecycle.preStop.sleep", "Forbidden")},
+    ),
+    "a hook that nobody runs": (
+        with_container(lifecycle={"postStart": {"tcpSocket": {"port": 1}}, "stopSignal": "SIGQUIT"}),
+        {
+            ("spec.containers[0].lifecycle.postStart.tcpSocket", "Forbidden"),
+            ("spec.containers[0].lifecycle.stopSignal", "Forbidden"),
+        },
+    ),
+    "a hook that sleeps beyond its grace": (
+        with_container(lifecycle={"preStop": {"sleep": {"seconds": 31}}}),
+        {("spec.containers[0].lifecycle.preStop.sleep", "Invalid")},
+    ),
+    "a container with a restart policy of its own": (
+        with_container(restartPolicy="Never", restartPolicyRules=[]),
+        {
+            ("spec.containers[0].restartPolicy", "Forbidden"),
+            ("spec.containers[0].restartPolicyRules", "Forbidden"),
+        },
+    ),
+    "an init container with what only containers have": (
+        pod(initContainers=[{**CONTAINER, "name": "init", "lifecycle": {}, "restartPolicy": "OnFailure"}]),
+        {("spec.initContainers[0].lifecycle", "Forbidden"), ("spec.initContainers[0].restartPolicy", "NotSupported")},
+    ),
     "a variable without a name": (
         with_container(env=[{"value": "1"}]), {("spec.containers[0].env[0].name", "Required")},
     ),

@@ -203,9 +203,9 @@ async def service_at(api: Wire, port: int) -> None:
     slice_ = {
         "apiVersion": "discovery.k8s.io/v1",
         "kind": "EndpointSlice",
-        "metadata": {"name": "web-x", "labels": {"kubernetes.io/service-name": "web"}},
+        "metadata": {**meta, "name": "web-x", "labels": {"kubernetes.io/service-name": "web"}},
         "addressType": "IPv4",
         "endpoints": [{"addresses": ["127.0.0.1"]}, unready] if port else [unready],
         "ports": [{"name": "http", "port": port or 1, "protocol": "TCP"}],
     }
-    await api.resources.create(ENDPOINT_SLICE, "default", slice_)
+    api.resources.store.create(ENDPOINT_SLICE, slice_)  # past admission, which wants endpoints that others can reach

@@ -23,32 +23,32 @@ class Knot:
     """knotd behind its control socket. Methods raise ServiceUnavailable where it does not answer, and KnotRefused."""
 
     def __init__(self, socket: Path, domain: str) -> None:
-        self._socket, self._domain = socket, domain
+        self.socket, self._domain = socket, domain
 
     def instance(self) -> Instance | None:
         """Which knotd it is, as its socket shows: another one knows nothing. None while there is none."""
         try:
-            seen = self._socket.stat()
+            seen = self.socket.stat()
         except FileNotFoundError:
             return None
         return seen.st_ino, seen.st_ctime_ns
 
     async def read(self, zone: str) -> set[Record]:
         """Every record of the zone but its SOA; of an empty one none."""
-        async with connected(self._socket) as control:
+        async with connected(self.socket) as control:
             units = await control.ask("zone-read", zone)
         found = (Record(unit[Item.OWNER], unit[Item.TYPE], unit[Item.DATA]) for unit in units if Item.OWNER in unit)
         return {record for record in found if record.type in KNOWN}
 
     async def serial(self, zone: str) -> str:
         """The SOA's serial: another one is another content. Empty for an empty zone."""
-        async with connected(self._socket) as control:
+        async with connected(self.socket) as control:
             return await _serial(control, zone)
 
     async def change(self, zone: str, gone: Collection[Record], new: Collection[Record], *, is_empty: bool) -> str:
         """All of it in one transaction, or none: the serial that it gave. A zone that is empty gets its SOA too."""
         soa = Record(zone, "SOA", SOA.format(domain=self._domain, ttl=TTL_S))
-        async with connected(self._socket) as control:
+        async with connected(self.socket) as control:
             await _begin(control, zone)
             try:
                 await control.ask_all([*_edits(zone, gone, [soa, *new] if is_empty else new)])

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from testbed.api.kinds import SERVICE
-from testbed.api.objects import annotations, name, namespace, spec
+from testbed.api.objects import metadata, name, namespace, spec
 from testbed.dns.objects import CONFIG_ANNOTATION
 from testbed.errors import MachineLacks
 from testbed.runtime import dns
@@ -98,7 +98,7 @@ def test_another_forwarder_makes_new_pods() -> None:
     hashes = set()
     for forward in ((), FORWARDER, (IPv4Address("203.0.113.54"),)):
         deployment = with_dns(asking_for("knot", forward=forward), [])[-1].object
-        hashes.add(annotations(spec(deployment)["template"])[CONFIG_ANNOTATION])
+        hashes.add(metadata(spec(deployment)["template"])["annotations"][CONFIG_ANNOTATION])
     assert len(hashes) == 3
 
 

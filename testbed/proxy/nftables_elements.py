@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, collapse_addresses
 from itertools import chain
 from zlib import crc32
 
@@ -26,7 +26,6 @@ _BEHIND = (
     "pickers",
     "outside-pickers",
     "timeouts",
-    "allowed-sources",
     "inside",
     "outside",
     "guarded",
@@ -70,6 +69,9 @@ def change(table: str, before: Elements, after: Elements) -> list[str]:
     changed = _by_map(name for name, value in after.items() if before.get(name, value) != value)
     return list(
         chain(
+            _swapped(
+                table, "allowed-sources", gone.pop("allowed-sources", ()), added.get("allowed-sources", ()), after
+            ),
             *(statements(table, name, added[name], after) for name in _BEHIND if name in added),
             *(_replace(table, name, changed[name], after) for name in _VERDICTS if name in changed),
             statements(table, "services", added.get("services", ()), after),
@@ -127,7 +129,10 @@ def _load_balancer(found: dict[Name, str], port: VirtualPort, key: str) -> None:
     if port.source_ranges:
         found["guarded", key] = found["services", key]
         found["services", key] = "goto guard"
-        found |= {("allowed-sources", f"{_printed(network)} . {key}"): "" for network in port.source_ranges}
+        found |= {
+            ("allowed-sources", f"{_printed(network)} . {key}"): ""
+            for network in collapse_addresses(port.source_ranges)
+        }
 
 
 def _external(found: dict[Name, str], port: VirtualPort, key: str) -> None:
@@ -191,6 +196,13 @@ def _replace(table: str, name: str, keys: Sequence[str], values: Elements) -> It
     for start in range(0, len(keys), _UNIT):
         unit = keys[start : start + _UNIT]
         yield _statement("delete", table, name, unit) + next(iter(statements(table, name, unit, values)))
+
+
+def _swapped(table: str, name: str, gone: Sequence[str], added: Sequence[str], values: Elements) -> Iterator[str]:
+    """One statement: intervals may not overlap, so the old ones go before the new ones come, and yet at once."""
+    both = "".join(chain(_delete(table, name, gone), statements(table, name, added, values)))
+    if both:
+        yield both
 
 
 def _delete(table: str, name: str, keys: Sequence[str]) -> Iterator[str]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 
 from testbed.api.objects import Object, annotations, labels, name, spec
-from testbed.api.wellknown import BACKEND_ANNOTATION, ROLE_LABEL, UNDERLAY_ANNOTATION, VTEP_MAC_ANNOTATION
+from testbed.api.wellknown import BACKEND_ANNOTATION, ROLE_LABEL, UNDERLAY_ANNOTATION, VTEP_MAC_ANNOTATION, ZONE_LABEL
 
 
 @dataclass(frozen=True)
@@ -17,6 +17,7 @@ class NodeNet:
     pod_cidr: IPv4Network
     vtep_mac: str
     backend: str
+    zone: str = ""
 
     @property
     def vtep(self) -> IPv4Address:
@@ -40,6 +41,7 @@ def parse_node(node: Object) -> NodeNet | None:
         pod_cidr=IPv4Network(cidr),
         vtep_mac=told.get(VTEP_MAC_ANNOTATION, ""),
         backend=told.get(BACKEND_ANNOTATION, ""),
+        zone=labels(node).get(ZONE_LABEL, ""),
     )
 
 

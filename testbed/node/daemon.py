@@ -22,7 +22,7 @@ from testbed.node.loop import keep
 from testbed.node.network import NodeNetwork, Place
 from testbed.node.proof import Proof, prove
 from testbed.node.reports import Leases, write_condition
-from testbed.node.rules import NodeRules
+from testbed.node.rules import NodeRules, location
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ class NodeDaemon:
         self.name = name
         self._handles, self._view, self._client, self._leases = handles, view, client, leases
         self._network = NodeNetwork(handles.links, handles.ensure_sysctls)
-        self._rules = NodeRules(handles.nft, handles.conntrack)
+        self._rules = NodeRules(handles)
         self._network_wake, self._rules_wake, self._proof_wake = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._place: Place | None = None
         self._tunnel = ""
@@ -84,8 +84,8 @@ class NodeDaemon:
     async def _sync_rules(self) -> None:
         if self._place is None or not self._view.services.is_synced:
             return
-        wanted = self._view.services.snapshot()
-        await asyncio.to_thread(self._rules.sync, self._place, self._tunnel, wanted.ports)
+        wanted = self._view.services.snapshot(location(self._place), self._rules.sequence)
+        await asyncio.to_thread(self._rules.sync, self._place, self._tunnel, wanted)
         self._leases.synced(self.name, wanted.version)
 
     async def _prove(self) -> None:
@@ -159,6 +159,7 @@ class NodeDaemons:
         task = self._served.pop(name).task
         task.cancel()
         await asyncio.wait([task])
+        self._view.services.forget(name)
         await self._leases.forget(name)
 
 

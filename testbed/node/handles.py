@@ -11,8 +11,10 @@ from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Protocol
 
+from testbed.errors import KernelError
 from testbed.kernel import probe
 from testbed.kernel.conntrack import Conntrack
+from testbed.kernel.ipvs import NetlinkIpvs
 from testbed.kernel.links import Links, Nft
 from testbed.kernel.listening import ANY, listen
 from testbed.kernel.monitor import LossMonitor
@@ -20,7 +22,7 @@ from testbed.kernel.netlink import NetlinkLinks
 from testbed.kernel.nft import LibNft
 from testbed.network.podlink import POD_DEVICES
 from testbed.network.sysctls import ensure_sysctls
-from testbed.proxy.proxier import UdpFlows
+from testbed.proxy.mode import Doors, Flows
 
 
 class Echo(Protocol):
@@ -57,9 +59,9 @@ class Listen(Protocol):
 class Handles:
     """One node's kernel."""
 
-    links: Links
-    nft: Nft
-    conntrack: UdpFlows
+    doors: Doors
+    """What proxy modes use, `links` and `nft` among them."""
+    conntrack: Flows
     losses: Losses
     echo: Echo
     listen: Listen
@@ -68,14 +70,28 @@ class Handles:
     """Whether the node still has the namespace in which these were opened."""
     close: Callable[[], None]
 
+    @property
+    def links(self) -> Links:
+        """Its devices, addresses and routes."""
+        return self.doors.links
+
+    @property
+    def nft(self) -> Nft:
+        """Its nftables."""
+        return self.doors.nft
+
 
 def open_handles(netns: Path | None) -> Handles:
     """The kernel of the node whose namespace is at `netns`, or of the one this process lives in."""
     opened = _identity(netns)
     with ExitStack() as undo:
         return Handles(
-            links=undo.enter_context(closing(NetlinkLinks(netns))),
-            nft=undo.enter_context(closing(LibNft(netns))),
+            doors=Doors(
+                nft=undo.enter_context(closing(LibNft(netns))),
+                iptables=_NoIptables(),
+                ipvs=undo.enter_context(closing(NetlinkIpvs(netns))),
+                links=undo.enter_context(closing(NetlinkLinks(netns))),
+            ),
             conntrack=undo.enter_context(closing(Conntrack(netns))),
             losses=undo.enter_context(closing(LossMonitor(netns, ignored=POD_DEVICES))),
             echo=partial(probe.echo, netns),
@@ -84,6 +100,16 @@ def open_handles(netns: Path | None) -> Handles:
             is_current=lambda: _identity(netns) == opened,
             close=undo.pop_all().close,
         )
+
+
+class _NoIptables:
+    """Stands in until there is a door."""
+
+    def restore(self, script: str) -> None:
+        raise KernelError(f"no iptables: {script}")
+
+    def save(self, _: str) -> str:
+        return ""
 
 
 def _identity(netns: Path | None) -> int:

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from testbed.api.objects import Key
 from testbed.kernel.conntrack import Flow
+from testbed.kernel.ipvs import Ipvs
 from testbed.kernel.links import Links, Nft
 from testbed.proxy.virtualport import Here, Ports, VirtualPort
 
@@ -33,14 +34,6 @@ class Iptables(Protocol):
 
     def save(self, table: str) -> str:
         """`iptables-save -c -t TABLE`; empty where nobody has ever used that table."""
-        ...
-
-
-class Ipvs(Protocol):
-    """The IP virtual servers of one network namespace; see `kernel.ipvs`, which adds to this."""
-
-    def close(self) -> None:
-        """Release the handle."""
         ...
 
 

@@ -1,132 +1,127 @@
-"""Puts virtual ports into the kernel of one node, and keeps them there.
+"""Puts virtual ports into the kernel of one node, by the mode that is wanted, and keeps them there.
 
-Given the whole each time, it loads the difference to what it loaded last. At start, after a stranger's edit and after
-any refusal it loads everything, replacing what is there in one transaction: connections that exist follow conntrack
-and notice nothing.
+Level-triggered: each sync is given the whole, and tells the mode which Services may differ from what it loaded last. At
+start, after a stranger's edit and after any refusal everything is loaded again. A change of mode loads the new one
+before the old one goes: connections that exist follow conntrack, and new ones find one of the two at any moment.
 """
 
 from __future__ import annotations
 
-import errno
 import logging
-from collections.abc import Iterable, Iterator
-from ipaddress import IPv4Network
-from typing import Protocol
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 
 from testbed.api.objects import Key
 from testbed.errors import KernelError
-from testbed.kernel.conntrack import Flow
-from testbed.kernel.links import Nft
-from testbed.proxy import nftables
 from testbed.proxy.conntrack import stale_flows
-from testbed.proxy.servicemap import VirtualPort
-from testbed.proxy.services import Ports
+from testbed.proxy.mode import Doors, Flows, Mode
+from testbed.proxy.services import Snapshot
+from testbed.proxy.virtualport import Here, Ports, VirtualPort
 
 log = logging.getLogger(__name__)
 
-_CHUNK = 6
-"""Statements to a transaction where a large one is refused: about 1,500 elements, a third of what fits into the
-socket buffer that the kernel allows an unprivileged user by default (net.core.wmem_max, 208 KiB, doubled)."""
+Modes = Mapping[str, Callable[[Doors], Mode]]
 
 
-class UdpFlows(Protocol):
-    """What the proxier asks of connection tracking; see `kernel.conntrack.Conntrack`."""
+@dataclass(frozen=True)
+class Synced:
+    """What one sync did."""
 
-    def udp_flows(self) -> list[Flow]:
-        """All UDP entries of IPv4."""
-        ...
-
-    def delete(self, flows: Iterable[Flow]) -> None:
-        """Forget these flows."""
-        ...
+    is_full: bool
+    """Everything was loaded, not only what had changed."""
+    forgotten_flows: int
 
 
 class Proxier:
     """The service rules of one node. Plain synchronous code, called by one thread at a time."""
 
-    def __init__(self, nft: Nft, conntrack: UdpFlows) -> None:
-        self._nft, self._conntrack = nft, conntrack
-        self._pod_cidr: IPv4Network | None = None
-        self._table = nftables.TABLE
-        self._loaded: Ports | None = None
-        self._capacity = 0
+    def __init__(self, doors: Doors, flows: Flows, modes: Modes) -> None:
+        self._doors, self._flows, self._modes = doors, flows, modes
+        self._name = ""
+        self._mode: Mode | None = None
+        self._leaving = {name: make(doors) for name, make in modes.items()}
+        self._loaded: Snapshot | None = None
+        self._here: Here | None = None
 
-    def sync(self, ports: Ports, pod_cidr: IPv4Network) -> None:
-        """Make the kernel serve exactly these, on a node whose pods are in `pod_cidr`.
+    @property
+    def sequence(self) -> int:
+        """Of the snapshot that the kernel holds; 0 where nobody knows what it holds."""
+        return self._loaded.sequence if self._loaded else 0
+
+    @property
+    def mode(self) -> Mode | None:
+        """The one that serves; None before the first sync."""
+        return self._mode
+
+    def was_edited(self) -> bool:
+        """Whether a stranger has been at the rules since the last call; if so, the next sync loads everything."""
+        if self._mode is None or not self._mode.was_edited():
+            return False
+        self._loaded = None
+        return True
+
+    def sync(self, wanted: Snapshot, here: Here, mode: str) -> Synced:
+        """Make the kernel serve exactly this, by that mode.
 
         KernelError where it refuses, after which the next call loads everything.
         """
-        before = self._loaded if pod_cidr == self._pod_cidr else None
-        self._loaded, self._pod_cidr = None, pod_cidr
-        changed = list(ports) if before is None else [which for which in ports if before.get(which) is not ports[which]]
-        gone = [] if before is None else [which for which in before if which not in ports]
-        if before is None or not self._load_difference(before, ports, [*changed, *gone]):
-            self._load_all(ports, pod_cidr)
-        self._loaded = ports
-        self._forget_stale_flows([port for which in changed for port in ports[which]])
-
-    def reload(self) -> None:
-        """Load everything at the next `sync`, because somebody has been at the rules."""
+        before = self._loaded if (mode, here) == (self._name, self._here) else None
         self._loaded = None
+        serving = self._enter(mode)
+        which = frozenset(wanted.ports) if before is None else _differing(before, wanted)
+        is_full = before is None or not _change(serving, before.ports, wanted.ports, which)
+        if is_full:
+            serving.load(wanted.ports, here)
+        self._loaded, self._here = wanted, here
+        self._leave()
+        return Synced(is_full, self._forget_stale_flows({} if before is None else before.ports, wanted.ports, which))
 
-    def teardown(self) -> None:
-        """Leave no rule behind."""
-        self._loaded = None
-        self._nft.load(nftables.delete(nftables.TABLE) + nftables.delete(nftables.NEXT_TABLE))
+    def _enter(self, name: str) -> Mode:
+        if self._mode is None or name != self._name:
+            if self._mode is not None:
+                self._leaving[self._name] = self._mode
+            self._mode, self._name = self._leaving.pop(name, None) or self._modes[name](self._doors), name
+        return self._mode
 
-    def _load_difference(self, before: Ports, after: Ports, which: list[Key]) -> bool:
-        old = nftables.elements(port for each in which for port in before.get(each, ()))
-        new = nftables.elements(port for each in which for port in after.get(each, ()))
-        statements = nftables.change(self._table, old, new)
-        if not statements:
-            return True
-        if nftables.capacity(new) > self._capacity:
-            return False
-        try:
-            self._load(statements)
-        except KernelError as error:
-            log.warning("the rules are not as they were left, loading all of them: %s", error)
-            return False
-        return True
+    def _leave(self) -> None:
+        """The other modes go, and with them what a predecessor left behind."""
+        for name, mode in list(self._leaving.items()):
+            if mode.teardown():
+                del self._leaving[name]
 
-    def _load(self, statements: list[str]) -> None:
-        try:
-            self._nft.load("".join(statements))
-        except KernelError as error:
-            if error.errno != errno.EMSGSIZE or len(statements) <= _CHUNK:
-                raise
-            for chunk in _chunks(statements):
-                self._nft.load(chunk)
-
-    def _load_all(self, ports: Ports, pod_cidr: IPv4Network) -> None:
-        every = [port for each in ports.values() for port in each]
-        self._table = nftables.TABLE
-        try:
-            self._nft.load(nftables.render(every, pod_cidr))
-        except KernelError as error:
-            if error.errno != errno.EMSGSIZE:
-                raise
-            self._load_all_in_pieces(every, pod_cidr)
-        self._capacity = nftables.capacity(nftables.elements(every))
-
-    def _load_all_in_pieces(self, ports: list[VirtualPort], pod_cidr: IPv4Network) -> None:
-        """Put a second table together beside the first, and let it take over in one last transaction."""
-        is_first_in_use = bool(self._nft.list(f"chain ip {nftables.TABLE} dispatch"))
-        old, new = nftables.TABLE, nftables.NEXT_TABLE
-        if not is_first_in_use:
-            old, new = new, old
-        wanted = nftables.elements(ports)
-        start = nftables.delete(new) + nftables.objects(new, pod_cidr, nftables.capacity(wanted))
-        for chunk in [start, *_chunks(nftables.change(new, {}, wanted))]:
-            self._nft.load(chunk)
-        self._nft.load(nftables.delete(old) + nftables.hooks(new))
-        self._table = new
-
-    def _forget_stale_flows(self, ports: list[VirtualPort]) -> None:
-        if any(port.protocol == "udp" and port.serving for port in ports):
-            self._conntrack.delete(stale_flows(self._conntrack.udp_flows(), ports))
+    def _forget_stale_flows(self, before: Ports, after: Ports, which: Iterable[Key]) -> int:
+        changed = [port for each in which for port in after.get(each, ())]
+        known = {_identity(port): port.serving for each in which for port in before.get(each, ())}
+        lost = [port for port in changed if _may_have_stale_flows(port, known.get(_identity(port)))]
+        if not lost:
+            return 0
+        stale = stale_flows(self._flows.udp_flows(), lost)
+        self._flows.delete(stale)
+        return len(stale)
 
 
-def _chunks(statements: list[str]) -> Iterator[str]:
-    for start in range(0, len(statements), _CHUNK):
-        yield "".join(statements[start : start + _CHUNK])
+def _differing(before: Snapshot, wanted: Snapshot) -> frozenset[Key]:
+    """The Services that may differ, as the newer snapshot says if it was asked for since the older one."""
+    if wanted.changed is not None:
+        return wanted.changed
+    every = before.ports.keys() | wanted.ports.keys()
+    return frozenset(which for which in every if before.ports.get(which) is not wanted.ports.get(which))
+
+
+def _change(mode: Mode, before: Ports, after: Ports, which: frozenset[Key]) -> bool:
+    try:
+        return mode.change(before, after, which)
+    except KernelError as error:
+        log.warning("the rules are not as they were left, loading all of them: %s", error)
+        return False
+
+
+def _identity(port: VirtualPort) -> tuple[object, ...]:
+    return port.service, port.cluster_ip, port.protocol, port.port, port.node_port, port.external_ips
+
+
+def _may_have_stale_flows(port: VirtualPort, before: frozenset[object] | None) -> bool:
+    """Listing all flows costs what they are many, so only where an endpoint has gone, or the first one has come."""
+    if port.protocol != "udp" or not port.serving:
+        return False
+    return not before or not before <= port.serving

@@ -41,7 +41,7 @@ class Node:
     seen: Seen
     ports: dict[int, int] = field(default_factory=dict)
 
-    def listen(self, port: int, address: IPv4Address = ANY) -> socket.socket:  # noqa: ARG002
+    def listen(self, port: int, address: IPv4Address = ANY) -> socket.socket:
         listener = listen(None, 0, IPv4Address("127.0.0.1"))
         self.ports[port] = listener.getsockname()[1]
         return listener

@@ -38,7 +38,7 @@ class FakeEcho:
         targets: Collection[IPv4Address],
         size: int,
         *,
-        timeout_s: float,  # noqa: ARG002
+        timeout_s: float,
     ) -> dict[IPv4Address, str]:
         self.sent.append((str(source), [str(target) for target in targets], size))
         return {target: "no answer" for target in targets if target in self.lost}

@@ -53,5 +53,18 @@ def slice_of(
     }
 
 
-def endpoint(address: str, conditions: Mapping[str, bool] = READY) -> Object:
-    return {"addresses": [address], "conditions": dict(conditions)}
+def endpoint(
+    address: str,
+    conditions: Mapping[str, bool] = READY,
+    *,
+    node: str = "",
+    zones: Sequence[str] = (),
+    nodes: Sequence[str] = (),
+) -> Object:
+    hints = {"forZones": [{"name": zone} for zone in zones], "forNodes": [{"name": each} for each in nodes]}
+    return {
+        "addresses": [address],
+        "conditions": dict(conditions),
+        **({"nodeName": node} if node else {}),
+        **({"hints": {field: names for field, names in hints.items() if names}} if zones or nodes else {}),
+    }

@@ -56,6 +56,9 @@ def up(
 
 
 def _planned(topology: Path, runtime: str, name: str, change: list[str]) -> tuple[Choice, ClusterSpec, list[Manifest]]:
+    from concurrent.futures import ThreadPoolExecutor
+
+    from testbed.runtime import capabilities
     from testbed.runtime.choose import choose
     from testbed.runtime.dns import decided
     from testbed.topology.load import load_topology
@@ -64,13 +67,16 @@ def _planned(topology: Path, runtime: str, name: str, change: list[str]) -> tupl
 
     loaded = load_topology(topology, _settings(change), name)
     with loaded.source.blamed():
-        plan(loaded.model, runtime="netns")  # its mistakes first, before any engine is asked
-    manifests = load_manifests([topology.parent / file for file in loaded.model.spec.manifests])
-    cluster = loaded.model.metadata.name
-    choice = choose(runtime or loaded.model.spec.runtime, cluster)
-    with loaded.source.blamed():
-        spec = plan(loaded.model, runtime=choice.runtime.name, running=choice.runtime.spec(cluster))
-    spec, about_dns = decided(spec)
+        nodes = plan(loaded.model, runtime="netns").nodes  # its mistakes first, before any engine is asked
+    with ThreadPoolExecutor(1) as beside:  # a process of its own asks the kernel
+        reasons = beside.submit(capabilities.known, capabilities.needs(nodes))
+        manifests = load_manifests([topology.parent / file for file in loaded.model.spec.manifests])
+        cluster = loaded.model.metadata.name
+        choice = choose(runtime or loaded.model.spec.runtime, cluster)
+        with loaded.source.blamed():
+            spec = plan(loaded.model, runtime=choice.runtime.name, running=choice.runtime.spec(cluster))
+        spec, about_dns = decided(spec)
+        capabilities.require_proxies(spec, reasons.result())
     if about_dns:
         note(about_dns)
     return choice, spec, manifests

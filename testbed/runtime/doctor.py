@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import os
 import platform
 import re
@@ -11,11 +10,10 @@ import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
-from testbed import shell
 from testbed.errors import CommandFailed, MachineLacks
 from testbed.runtime.anchors import USER_NAMESPACES
+from testbed.runtime.capabilities import probed
 from testbed.runtime.choose import engine_silence
 
 NETNS, DOCKER, BOTH = "netns", "docker", "docker and netns"
@@ -104,7 +102,7 @@ def _engine() -> Check:
 def _kernel() -> Iterator[Check]:
     """What a scratch namespace shows; without one nothing of it can be known."""
     try:
-        reasons = _probed()
+        reasons = probed()
     except (CommandFailed, MachineLacks) as error:
         reason = str(error).rpartition(": ")[2]
         fix = USER_NAMESPACES.format(reason=reason) if os.geteuid() else "run it where namespaces are allowed"
@@ -115,18 +113,18 @@ def _kernel() -> Iterator[Check]:
         yield Check(name, not reason, reason or "yes", _NEEDS.get(name, ""), _FIXES.get(name, "") if reason else "")
 
 
-_NEEDS = {"link veth": BOTH, "link bridge": BOTH, "link vxlan": BOTH, "nftables": BOTH, "overlay": NETNS}
+_NEEDS = {
+    **dict.fromkeys(("link veth", "link bridge", "link vxlan", "nftables"), BOTH),
+    "overlay": NETNS,
+    "iptables": "proxy mode iptables",
+    "iptables-restore": "proxy mode iptables on netns",
+    "ipvs": "proxy mode ipvs",
+}
 _FIXES = {
     "nftables": "sudo apt-get install libnftables1; the kernel must have nf_tables (5.13 or newer)",
+    "iptables": "sudo modprobe -a nft_compat xt_statistic xt_recent xt_addrtype xt_comment, or a kernel that has them",
+    "iptables-restore": "sudo apt-get install iptables",
+    "ipvs": "sudo modprobe -a ip_vs ip_vs_rr, or a kernel that has them; other proxy modes do without",
     "overlay": "a kernel of 5.11 or newer mounts overlays in user namespaces; as root: sudo modprobe overlay",
     **{f"link {kind}": f"sudo modprobe {kind}, or a kernel that has it" for kind in ("veth", "bridge", "vxlan")},
 }
-
-
-def _probed() -> dict[str, str]:
-    flags = ["--net", "--mount"] if os.geteuid() == 0 else ["--user", "--map-root-user", "--net", "--mount"]
-    python = [sys.executable, "-m", "testbed.kernel.capabilities"]
-    package = str(Path(__file__).resolve().parents[2])
-    said = shell.run(["unshare", *flags, *python], env={**os.environ, "PYTHONPATH": package})
-    reasons: dict[str, str] = json.loads(said)
-    return reasons

@@ -1,11 +1,12 @@
-"""Service rules: what to serve (pure), how to say it to the kernel in each mode, and the loop that loads it."""
+"""Service rules: what to serve (pure), how to say it to the kernel (pure), and the loop that loads it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
+from testbed.proxy.kubeproxy import KubeProxyMode
 from testbed.proxy.mode import Doors, Mode
 from testbed.proxy.nftables import NftablesMode
 
-MODES: Mapping[str, Callable[[Doors], Mode]] = {
+MODES: dict[str, Callable[[Doors], Mode]] = {
     "nftables": lambda doors: NftablesMode(doors.nft, doors.links),
+    "nftables-kubeproxy": lambda doors: KubeProxyMode(doors.nft, doors.links),
 }
-"""By the name that a topology gives them."""

@@ -14,13 +14,16 @@ from ipaddress import IPv4Address, IPv4Network
 import pytest
 
 from testbed.errors import KernelError, TimedOut
+from testbed.proxy.kubeproxy import KubeProxyMode
 from testbed.proxy.nftables import NftablesMode
+from testbed.proxy.virtualport import Ports
 from testbed.waiting import wait_until
 from tests.kernel.lab import Lab
 from tests.kernel.proxy_lab import HERE, SECOND_ADDRESS, Make, ProxyLab, both, port, ports, proxy_lab
 
 MAKE: dict[str, Make] = {
     "nftables": lambda lab, place: NftablesMode(lab.nft(place), lab.links(place)),
+    "nftables-kubeproxy": lambda lab, place: KubeProxyMode(lab.nft(place), lab.links(place)),
 }
 NFT = frozenset({"nftables", "nftables-kubeproxy"})
 ALL = NFT | {"iptables", "ipvs"}
@@ -210,6 +213,20 @@ def test_node_ports_are_served_where_the_node_has_addresses_of_the_networks_name
     assert cluster.outcome("client", SECOND_ADDRESS, 30012) == {"b~"}
     assert cluster.outcome("client", NODE, 30012) == {"refused"}
     assert cluster.outcome("node", "127.0.0.1", 30012) == {"refused"}
+
+
+def test_source_ranges_widen_and_narrow_while_they_guard(cluster: ProxyLab) -> None:
+    def served(*ranges: str) -> Ports:
+        return ports(
+            both(18, "b", load_balancer_ips=(IPv4Address(BALANCED),), source_ranges=tuple(map(IPv4Network, ranges)))
+        )
+
+    narrow, wide = served("198.18.0.9/32", "198.18.0.0/24"), served("10.0.0.0/8", "0.0.0.0/0")
+    cluster.mode.load(narrow, HERE)
+    for before, after, pods in ((narrow, narrow, "silent"), (narrow, wide, "b~"), (wide, narrow, "silent")):
+        assert cluster.mode.change(before, after, list(after))
+        assert cluster.outcome("client", BALANCED, 80) == {"b~"}
+        assert cluster.outcome("a", BALANCED, 80) == {pods}
 
 
 def test_teardown_leaves_nothing_and_may_be_repeated(cluster: ProxyLab) -> None:

@@ -1,0 +1,63 @@
+"""The way of a new connection through kube-proxy's nftables table, in words."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from testbed.kernel.links import Nft
+from testbed.proxy.kubeproxy_listing import parse
+from testbed.proxy.kubeproxy_rules import (
+    FIREWALL_IPS,
+    NO_ENDPOINT_NODE_PORTS,
+    NO_ENDPOINT_SERVICES,
+    NODE_PORTS,
+    SERVICE_IPS,
+)
+from testbed.proxy.virtualport import VirtualPort
+
+_MAPS = (FIREWALL_IPS, SERVICE_IPS, NODE_PORTS, NO_ENDPOINT_SERVICES, NO_ENDPOINT_NODE_PORTS)
+"""In the order in which a packet meets them."""
+_BY_NODE_PORT = (NODE_PORTS, NO_ENDPOINT_NODE_PORTS)
+_CHAIN = re.compile(r"goto ([^\s,]+)")
+_AFFINITY = re.compile(r"update @(\S+)")
+
+
+def explain(nft: Nft, table: str, port: VirtualPort) -> list[str]:
+    """What the kernel holds now for this port: map elements, the chains they lead to, and who sticks to an endpoint."""
+    keys = {f"{port.cluster_ip} . {port.protocol} . {port.port}": "ClusterIP"}
+    keys |= {f"{each} . {port.protocol} . {port.port}": "external address" for each in port.external_ips}
+    keys |= {f"{each} . {port.protocol} . {port.port}": "load balancer address" for each in port.load_balancer_ips}
+    if port.node_port:
+        keys[f"{port.protocol} . {port.node_port}"] = "node port"
+    lines, chains = [], []
+    for key, what in keys.items():
+        found = [(name, verdict) for name in _MAPS for verdict in _verdicts(nft, table, name, key)]
+        lines += [f"{what} {key}: map {name} says {verdict}" for name, verdict in found]
+        lines += [] if found else [f"{what} {key}: in no map of table ip {table}"]
+        chains += [chain for _, verdict in found for chain in _CHAIN.findall(verdict)]
+    return lines + list(_chains(nft, table, chains))
+
+
+def _verdicts(nft: Nft, table: str, name: str, key: str) -> list[str]:
+    """At most one."""
+    if (key.count(" . ") == 1) != (name in _BY_NODE_PORT):
+        return []
+    return list(parse(nft.get(f"ip {table} {name} {{ {key} }}")).elements.get(name, {}).values())
+
+
+def _chains(nft: Nft, table: str, first: list[str]) -> Iterator[str]:
+    """The rules of these chains and of those that they lead to, each once."""
+    waiting, seen = list(reversed(first)), set[str]()
+    while waiting:
+        name = waiting.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        rules = parse(nft.list(f"chain ip {table} {name}")).rules.get(f"chain {name}", ())
+        yield from (f"chain {name}: {rule}" for rule in rules) if rules else (f"chain {name}: empty or not there",)
+        for rule in rules:
+            waiting += reversed(_CHAIN.findall(rule))
+            for affinity in _AFFINITY.findall(rule):
+                clients = parse(nft.list(f"set ip {table} {affinity}")).elements.get(affinity, {})
+                yield f"set {affinity}: {', '.join(clients) or 'no client'}"

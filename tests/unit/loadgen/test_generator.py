@@ -177,7 +177,7 @@ def test_a_locustfile_that_prints_does_not_spoil_the_answers() -> None:
         assert "loaded" in ask("load", {"name": "x.py", "source": f"print('hello')\n{RAW_USER}"})
 
 
-@pytest.mark.parametrize("file", ["http_get.py", "stock_http.py"])
+@pytest.mark.parametrize("file", ["http_get.py", "http_connect.py", "stock_http.py"])
 def test_the_locustfiles_of_the_repository_run(file: str) -> None:
     path = Path(__file__).parents[3] / "loadtests" / file
     with server(lambda _: OK) as url:

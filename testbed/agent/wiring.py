@@ -45,7 +45,11 @@ ROUTER = {
     "net.ipv4.conf.default.rp_filter": "0",
     "net.ipv4.conf.all.send_redirects": "0",
     "net.ipv4.conf.default.send_redirects": "0",
-    "net.ipv4.fib_multipath_hash_policy": "1",  # by ports too: several connections of a client reach several nodes
+    # A flow's gateway follows from its addresses, protocol and ports (0x1, 0x2, 0x4, 0x10, 0x20) as they are in the
+    # packet. Policy 1 looks at the same, but trusts the hash that the sender's socket has noted beside the packet: on
+    # one machine it comes along, another one for each socket, and a new one whenever TCP sends something again.
+    "net.ipv4.fib_multipath_hash_policy": "3",
+    "net.ipv4.fib_multipath_hash_fields": str(0x37),
 }
 RULES = f"""\
 add table ip {TABLE}

@@ -6,7 +6,7 @@ TOPOLOGY ?= topologies/two-nodes.yaml
 COMPARISON ?= loadtests/hostnetwork-vs-overlay.yaml
 
 .DEFAULT_GOAL := help
-.PHONY: help setup compare test check bench conformance images up down clean
+.PHONY: help setup compare test test-full check bench conformance images up down clean
 
 help:  ## list these targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{ printf "  make %-12s %s\n", $$1, $$2 }'
@@ -19,6 +19,9 @@ compare: setup  ## what the overlay costs: bring clusters up, measure, print, wr
 
 test: setup  ## every test that this machine can run, those of whole clusters included
 	tests/run
+
+test-full: setup  ## the same with every proxy mode, long churns, and a virtual machine for what this kernel lacks
+	TESTBED_FULL=1 tests/run
 
 check: setup  ## format, lint, types, imports and the quick tests
 	$(BIN)/ruff format --check .

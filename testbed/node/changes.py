@@ -38,7 +38,7 @@ class Changes:
     def __init__(self, now_s: Callable[[], float] = time.time) -> None:
         self._now_s = now_s
         self._since_s = now_s()
-        self._mark = Mark()
+        self._services = self._slices = 0
         self._triggers: deque[_Trigger] = deque(maxlen=_REMEMBERED)
         self.last_s = 0.0
         """When the last one came, in seconds since the epoch; 0: never."""
@@ -51,20 +51,20 @@ class Changes:
     @property
     def mark(self) -> Mark:
         """Where we are now."""
-        return self._mark
+        return Mark(self._services, self._slices)
 
     def service_changed(self, _: Key) -> None:
         """A Service came, went or is another now."""
-        self._mark = self._mark._replace(services=self._mark.services + 1)
+        self._services += 1
         self.last_s = self._now_s()
 
     def slice_changed(self, _: Key, __: Object | None, slice_: Object | None) -> None:
         """An EndpointSlice did. What changed before this process came was not late on its account."""
-        self._mark = self._mark._replace(slices=self._mark.slices + 1)
+        self._slices += 1
         self.last_s = self._now_s()
         at_s = _trigger_time(slice_) if slice_ else 0.0
         if at_s > self._since_s:
-            self._triggers.append(_Trigger(self._mark.slices, at_s))
+            self._triggers.append(_Trigger(self._slices, at_s))
 
     def triggers(self, before: Mark, upto: Mark) -> list[float]:
         """When what the slices told between two marks had come about, in seconds since the epoch."""

@@ -13,6 +13,7 @@ from testbed.api.wellknown import CLUSTER_CONFIG_MAP, SYSTEM_NAMESPACE
 from testbed.client.informer import Informer
 from testbed.client.protocol import Client
 from testbed.network.nodenet import NodeNet, parse_node, peers_of
+from testbed.node.changes import Changes
 from testbed.proxy.services import Services
 from testbed.topology.spec import ClusterSpec
 
@@ -48,6 +49,8 @@ class ClusterView:
         self._settings = Informer(client, CONFIG_MAP, SYSTEM_NAMESPACE, field_selector=settings)
         self._informers = (services, slices, self._nodes, self._settings)
         self.services = Services(services, slices)
+        self.changes = Changes()
+        self.changes.follow(services, slices)
         self.nodes: dict[str, NodeNet] = {}
         """Every node of the pod network, by name."""
         self.spec: ClusterSpec | None = None

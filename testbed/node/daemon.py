@@ -1,8 +1,9 @@
 """The node daemon: for one node, or for several whose namespaces this process can enter.
 
-Three loops to a node, each of which makes a whole true again and again: the network (bridge, backend, peers), the rules
-(masquerading, Services), and the proof that full-size packets arrive. What the cluster should be comes from informers
-that all nodes share; what the kernel does of its own accord (a device deleted by hand) from a netlink subscription.
+Three loops to a node, each of which makes a whole true again and again: the network (bridge, backend, peers), the proxy
+(masquerading, Services), and the proof that full-size packets arrive; beside them, answers over HTTP. What the cluster
+should be comes from informers that all nodes share; what the kernel does of its own accord (a device deleted by hand)
+from a netlink subscription.
 """
 
 from __future__ import annotations
@@ -21,8 +22,9 @@ from testbed.node.handles import Handles
 from testbed.node.loop import keep
 from testbed.node.network import NodeNetwork, Place
 from testbed.node.proof import Proof, prove
+from testbed.node.proxy import NodeProxy
 from testbed.node.reports import Leases, write_condition
-from testbed.node.rules import NodeRules, location
+from testbed.node.rules import location
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +48,7 @@ class NodeDaemon:
         self.name = name
         self._handles, self._view, self._client, self._leases = handles, view, client, leases
         self._network = NodeNetwork(handles.links, handles.ensure_sysctls)
-        self._rules = NodeRules(handles)
+        self._proxy = NodeProxy(name, handles, view.changes)
         self._network_wake, self._rules_wake, self._proof_wake = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._place: Place | None = None
         self._tunnel = ""
@@ -69,6 +71,11 @@ class NodeDaemon:
                     keep(self._sync_rules, self._rules_wake, every_s=RULES_CHECK_S, what=f"{node}: rules")
                 )
                 tasks.create_task(keep(self._prove, self._proof_wake, every_s=NETWORK_RESYNC_S, what=f"{node}: proof"))
+                tasks.create_task(keep(self._proxy.answer, asyncio.Event(), every_s=1.0, what=f"{node}: answers"))
+
+    async def close(self) -> None:
+        """Answer nobody any more; to be called after `run`."""
+        await self._proxy.close()
 
     async def _sync_network(self) -> None:
         node, spec = self._view.nodes.get(self.name), self._view.spec
@@ -84,8 +91,8 @@ class NodeDaemon:
     async def _sync_rules(self) -> None:
         if self._place is None or not self._view.services.is_synced:
             return
-        wanted = self._view.services.snapshot(location(self._place), self._rules.sequence)
-        await asyncio.to_thread(self._rules.sync, self._place, self._tunnel, wanted)
+        wanted = self._view.services.snapshot(location(self._place), self._proxy.sequence)
+        await self._proxy.sync(self._place, self._tunnel, wanted)
         self._leases.synced(self.name, wanted.version)
 
     async def _prove(self) -> None:
@@ -167,4 +174,5 @@ async def _serve(daemon: NodeDaemon, handles: Handles) -> None:
     try:
         await daemon.run()
     finally:
+        await daemon.close()
         handles.close()

@@ -24,6 +24,8 @@ class NodeRules:
         self._nft = handles.nft
         self._proxier = Proxier(handles.doors, handles.conntrack, MODES)
         self._masquerade = ""
+        self.edits = 0
+        """How often somebody else was found to have been at the rules."""
 
     @property
     def sequence(self) -> int:
@@ -40,6 +42,7 @@ class NodeRules:
         if self._proxier.was_edited():
             log.warning("node %s: somebody has changed its rules, loading all of ours again", place.node.name)
             self._masquerade = ""
+            self.edits += 1
         script = masquerade.render(place.spec.network.pod_cidr, tunnel)
         if script != self._masquerade:
             self._nft.load(script)

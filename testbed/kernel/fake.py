@@ -185,10 +185,6 @@ class FakeNft:
         """Every script that was loaded, in order; `what` is not looked at."""
         return "\n".join(self.loaded) if what or terse else ""
 
-    def get(self, elements: str) -> str:
-        """Nothing: it does not know what the scripts would do."""
-        return "" if elements else "\n".join(self.loaded)
-
     def was_edited(self) -> bool:
         """See Nft."""
         is_edited, self._is_edited = self._is_edited, False

@@ -180,10 +180,6 @@ class Nft(Protocol):
         """`nft list WHAT`, with `terse` without the elements; empty where there is no such thing."""
         ...
 
-    def get(self, elements: str) -> str:
-        """`nft get element FAMILY TABLE SET { … }`: the set with these of its elements; empty where one is missing."""
-        ...
-
     def was_edited(self) -> bool:
         """Whether anybody else has changed the namespace's rules since the last call of this method."""
         ...

@@ -12,6 +12,8 @@ import errno
 import logging
 import os
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 
@@ -29,8 +31,8 @@ _SHOWN_LINES, _SHOWN_COLUMNS = 40, 400
 """Of a script, in the log."""
 _OUTPUT_TERSE = 1 << 11  # NFT_CTX_OUTPUT_TERSE
 _LARGE = 10_000
-"""Characters of a script or a listing after which the context is made anew: it keeps all that it has parsed, about 100
-bytes for each character."""
+"""Characters of a script after which the context is made anew: it keeps all that it has parsed, about 100 bytes for
+each character, and all that it has listed."""
 
 
 class LibNft:
@@ -64,12 +66,14 @@ class LibNft:
         """`nft list WHAT`, with `terse` without the elements; empty where there is no such thing."""
         with self._lock:
             self._library.nft_ctx_output_set_flags(self._context, _OUTPUT_TERSE if terse else 0)
-            return self._found(f"list {what}")
-
-    def get(self, elements: str) -> str:
-        """`nft get element FAMILY TABLE SET { … }`: the set with these of its elements; empty where one is missing."""
-        with self._lock:
-            return self._found(f"get element {elements}")
+            try:
+                return self._run(f"list {what}")
+            except KernelError as error:
+                if error.errno == errno.ENOENT:
+                    return ""
+                raise
+            finally:
+                self._renew()
 
     def was_edited(self) -> bool:
         """Whether anybody else has committed a transaction in this namespace since the last call of this method.
@@ -80,6 +84,16 @@ class LibNft:
             self._note(None)
             is_edited, self._is_edited = self._is_edited, False
             return is_edited
+
+    @contextmanager
+    def counting(self, commits: int) -> Iterator[None]:
+        """Meanwhile another program commits up to so many transactions on our behalf: they are nobody's edits."""
+        with self._lock:
+            before = self._read_generation()
+            try:
+                yield
+            finally:
+                self._note(before, commits)
 
     def close(self) -> None:
         """Release the handle."""
@@ -109,28 +123,17 @@ class LibNft:
             raise KernelError(f"{self._prefix}nft: {message}", _errno(message))
         return output.decode()
 
-    def _found(self, query: str) -> str:
-        try:
-            found = self._run(query)
-        except KernelError as error:
-            if error.errno == errno.ENOENT:
-                return ""
-            raise
-        if len(found) > _LARGE:
-            self._renew()
-        return found
-
     def _renew(self) -> None:
         self._library.nft_ctx_free(self._context)
         self._context = self._opened()
 
-    def _note(self, before: int | None) -> None:
-        """Remember the generation now; ours accounts for one step from `before`, and for no other."""
+    def _note(self, before: int | None, commits: int = 1) -> None:
+        """Remember the generation now; ours account for so many steps from `before`, and for no others."""
         now = self._read_generation()
         if before is None:
             self._is_edited |= now != self._generation
         else:
-            self._is_edited |= before != self._generation or now - before > 1
+            self._is_edited |= before != self._generation or now - before > commits
         self._generation = now
 
     def _read_generation(self) -> int:

@@ -98,8 +98,7 @@ class NftablesMode:
         rules = nftables_rules.fixed_chains(self._here) | nftables_rules.HOOKS
         rules |= {name: nftables_rules.counted_chain(name) for name in self._chains}
         found = nftables_words.differing_rules(rules, nftables_listing.chains(self._nft.list(table, terse=True)))
-        there = {name: self._listed("map", name) for name in nftables_rules.MAPS}
-        there |= {name: self._listed("set", name) for name in nftables_rules.SETS}
+        there = {name: self._listed(name) for name in (*nftables_rules.MAPS, *nftables_rules.SETS)}
         for services in _batches(ports):
             found += nftables_words.take_off(there, self._elements(port for each in services for port in ports[each]))
         return found + nftables_words.left_over(there)
@@ -107,7 +106,7 @@ class NftablesMode:
     def explain(self, port: VirtualPort) -> list[str]:
         """See Mode."""
         wanted = self._elements([port])
-        there = {name: self._got(name, keys) for name, keys in nftables_elements.by_map(wanted).items()}
+        there = {name: self._listed(name) for name in {"services", *nftables_elements.by_map(wanted)}}
         clients = self._clients(self._table) if port.affinity_s else []
         return nftables_words.path(port, self._table, self._addresses, there, clients)
 
@@ -120,8 +119,8 @@ class NftablesMode:
 
     def _in_use(self) -> str:
         """The table that packets enter; where none is, the one that `load` shall not take."""
-        used = (each for each in nftables_rules.TABLES if self._nft.list(f"chain ip {each} nat-prerouting"))
-        return next(used, nftables_rules.OTHER_TABLE)
+        used = nftables_listing.tables_with_chain(self._nft.list("chains ip"), "nat-prerouting")
+        return next((each for each in nftables_rules.TABLES if each in used), nftables_rules.OTHER_TABLE)
 
     def _everything(self, ports: Ports) -> Iterator[str]:
         for services in _batches(ports):
@@ -147,14 +146,9 @@ class NftablesMode:
     def _elements(self, ports: Iterable[VirtualPort]) -> dict[nftables_elements.Name, str]:
         return nftables_elements.elements(ports, self._addresses)
 
-    def _listed(self, kind: str, name: str) -> dict[str, str]:
+    def _listed(self, name: str) -> dict[str, str]:
+        kind = "set" if name in nftables_rules.SETS else "map"
         return nftables_listing.elements(self._nft.list(f"{kind} ip {self._table} {name}"))
-
-    def _got(self, name: str, keys: Iterable[str]) -> dict[str, str]:
-        found: dict[str, str] = {}
-        for key in keys:
-            found |= nftables_listing.elements(self._nft.get(f"ip {self._table} {name} {{ {key} }}"))
-        return found
 
     def _load_all(self, statements: Iterable[str]) -> None:
         """In as few transactions as their size allows."""

@@ -9,6 +9,7 @@ from typing import NamedTuple
 _ELEMENTS = re.compile(r"elements = \{ (.*?) \}", re.DOTALL)
 _SEPARATOR = re.compile(r",\s+")
 _CHAIN = re.compile(r"^\tchain (\S+) \{\n(.*?)^\t\}", re.DOTALL | re.MULTILINE)
+_TABLE = re.compile(r"^table ip (\S+) \{\n(.*?)^\}", re.DOTALL | re.MULTILINE)
 _CLIENT = re.compile(r"(\S+) \. (\S+) timeout (\S+) expires (\S+) : (\S+)")
 
 
@@ -42,6 +43,11 @@ def clients(listed: str) -> list[Client]:
 def chains(listed: str) -> dict[str, tuple[str, ...]]:
     """Name to rules, of every chain of a table."""
     return {name: tuple(line.strip() for line in body.splitlines()) for name, body in _CHAIN.findall(listed)}
+
+
+def tables_with_chain(listed: str, chain: str) -> set[str]:
+    """The tables, of `list chains`, that have a chain of that name."""
+    return {name for name, body in _TABLE.findall(listed) if f"\tchain {chain} {{\n" in body}
 
 
 def _elements(listed: str) -> Iterator[str]:

@@ -44,11 +44,11 @@ def decided(spec: ClusterSpec) -> tuple[ClusterSpec, str]:
     return _with(spec, NONE), f"no DNS in {spec.name}: this machine has no {programs}; to have it, install {packages}"
 
 
-def with_dns(spec: ClusterSpec, manifests: Sequence[Manifest]) -> list[Manifest]:
-    """The manifests and the objects of the cluster's DNS; of one that the manifests bring themselves, theirs."""
+def dns_manifests(spec: ClusterSpec, manifests: Sequence[Manifest]) -> list[Manifest]:
+    """The objects of the cluster's DNS, but for those that the manifests bring themselves."""
     brought = {_identity(manifest) for manifest in manifests}
-    own = [Manifest(obj, kind_of(obj), SOURCE) for obj in dns_objects(spec)]
-    return [*(manifest for manifest in own if _identity(manifest) not in brought), *manifests]
+    own = (Manifest(obj, kind_of(obj), SOURCE) for obj in dns_objects(spec))
+    return [manifest for manifest in own if _identity(manifest) not in brought]
 
 
 def _lacking(spec: ClusterSpec) -> Collection[str]:

@@ -17,7 +17,7 @@ from testbed.client.protocol import Client
 from testbed.errors import NotFound, ServiceUnavailable, TimedOut
 from testbed.runtime.apply import UP, Applied, apply, prune
 from testbed.runtime.connect import client_of
-from testbed.runtime.dns import with_dns
+from testbed.runtime.dns import dns_manifests
 from testbed.runtime.protocol import Endpoint, Progress, Runtime
 from testbed.runtime.readiness import WATCHED, Lack, Seen, is_current, lacks, summary, unregistered
 from testbed.topology.manifests import Manifest
@@ -76,10 +76,12 @@ async def bring_up(
     await _hand_over(client, spec)
     waiting = _Waiting(client, spec, progress, timeout_s)
     async with waiting.following():
-        # nodes first: with only some of them there, the scheduler would put every pod on those
+        # the DNS at once: it takes longest to get ready, and while it starts, nodes register
+        own = await apply(client, dns_manifests(spec, manifests), applied_by=UP)
+        # then the nodes: with only some of them there, the scheduler would put every pod on those
         await waiting.until(lambda seen: unregistered(spec, seen))
         progress("applying manifests")
-        applied = await apply(client, with_dns(spec, manifests), applied_by=UP)
+        applied = [*own, *await apply(client, manifests, applied_by=UP)]
         for result in (*applied, *await prune(client, applied)):
             log.info("%s", result)
         waiting.learn(applied)

@@ -13,7 +13,7 @@ from testbed.api.objects import metadata, name, namespace, spec
 from testbed.dns.objects import CONFIG_ANNOTATION
 from testbed.errors import MachineLacks
 from testbed.runtime import dns
-from testbed.runtime.dns import decided, with_dns
+from testbed.runtime.dns import decided, dns_manifests
 from testbed.topology.manifests import Manifest
 from testbed.topology.source import Source
 from testbed.topology.spec import ClusterSpec, DnsSpec
@@ -76,11 +76,11 @@ def test_a_cluster_without_workers_has_nobody_to_run_it(programs: Path) -> None:
 
 
 def test_a_cluster_without_dns_gets_no_objects() -> None:
-    assert with_dns(asking_for("none"), []) == []
+    assert dns_manifests(asking_for("none"), []) == []
 
 
 def test_the_service_stands_at_the_address_that_pods_are_told() -> None:
-    found = with_dns(asking_for("knot"), [])
+    found = dns_manifests(asking_for("knot"), [])
     assert kinds_of(found) == ["ConfigMap", "Service", "Deployment"]
     assert {(namespace(m.object), name(m.object)) for m in found} == {("kube-system", "kube-dns")}
     service = next(m.object for m in found if m.kind == SERVICE)
@@ -90,21 +90,20 @@ def test_the_service_stands_at_the_address_that_pods_are_told() -> None:
 
 def test_unbound_is_there_only_where_names_are_forwarded() -> None:
     for forward, containers in (((), ["knot", "controller"]), (FORWARDER, ["knot", "controller", "unbound"])):
-        deployment = with_dns(asking_for("knot", forward=forward), [])[-1].object
+        deployment = dns_manifests(asking_for("knot", forward=forward), [])[-1].object
         assert [c["name"] for c in spec(deployment)["template"]["spec"]["containers"]] == containers
 
 
 def test_another_forwarder_makes_new_pods() -> None:
     hashes = set()
     for forward in ((), FORWARDER, (IPv4Address("203.0.113.54"),)):
-        deployment = with_dns(asking_for("knot", forward=forward), [])[-1].object
+        deployment = dns_manifests(asking_for("knot", forward=forward), [])[-1].object
         hashes.add(metadata(spec(deployment)["template"])["annotations"][CONFIG_ANNOTATION])
     assert len(hashes) == 3
 
 
-def test_what_the_manifests_bring_replaces_ours() -> None:
+def test_what_the_manifests_bring_is_left_to_them() -> None:
     meta = {"name": "kube-dns", "namespace": "kube-system"}
     own = Manifest({"apiVersion": "v1", "kind": "Service", "metadata": meta, "spec": {}}, SERVICE, Source("mine.yaml"))
-    found = with_dns(asking_for("knot"), [own])
-    assert kinds_of(found) == ["ConfigMap", "Deployment", "Service"]
-    assert found[-1] is own
+    found = dns_manifests(asking_for("knot"), [own])
+    assert kinds_of(found) == ["ConfigMap", "Deployment"]

@@ -13,6 +13,7 @@ import logging
 import ssl
 from contextlib import suppress
 
+from testbed.agent.hostports import Doors, HostPorts
 from testbed.agent.identity import Identity
 from testbed.agent.loadbalancers import LoadBalancers
 from testbed.agent.nodes import Nodes
@@ -51,6 +52,7 @@ class Agent:
         self._nodes = Nodes(client, identity.host, self._node_objects)
         self._load_balancers = LoadBalancers(client, self._node_objects, wiring.balance)
         self._pods = Pods(client, sandboxes, wiring, identity)
+        self._host_ports = HostPorts(self._pods.objects, Doors(sandboxes.place))
         self._server = AgentServer(self._pods.find, sandboxes, identity.token)
         self._changed = asyncio.Event()
         self._places: dict[str, int] = {}
@@ -74,6 +76,7 @@ class Agent:
             group.create_task(self._pods.run())
             group.create_task(self._nodes.renew_leases())
             group.create_task(self._load_balancers.run())
+            group.create_task(self._host_ports.run())
             group.create_task(self._follow(spec))
 
     async def _follow(self, spec: ClusterSpec) -> None:
@@ -92,6 +95,7 @@ class Agent:
                 continue
             self._load_balancers.follow(spec.services.load_balancer_cidr)
             self._pods.follow(spec, self._wired)
+            self._host_ports.follow(node for node in spec.nodes_of(self._identity.host) if node.name in self._wired)
             if spec.network != self._network:  # another backend leaves pods another MTU
                 self._pods.rewire()
                 self._network = spec.network

@@ -83,11 +83,12 @@ def owner_of(pod: Object) -> str:
 
 
 def host_ports(pod: Object) -> set[Port]:
-    """The ports of its node that a pod takes: hostPort, and every port of a hostNetwork pod."""
+    """The ports of its node that a pod takes: hostPort, and every port of a hostNetwork pod, its sidecars' too."""
     on_host = spec(pod).get("hostNetwork")
+    sidecars = [one for one in spec(pod).get("initContainers") or [] if one.get("restartPolicy") == "Always"]
     return {
         (port.get("hostIP", ""), port.get("protocol", "TCP"), number)
-        for container in spec(pod).get("containers") or []
+        for container in [*(spec(pod).get("containers") or []), *sidecars]
         for port in container.get("ports") or []
         if (number := port.get("hostPort") or (port.get("containerPort") if on_host else 0))
     }

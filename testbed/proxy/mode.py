@@ -29,11 +29,20 @@ class Iptables(Protocol):
     """The iptables of one network namespace; see `kernel.iptables`."""
 
     def restore(self, script: str) -> None:
-        """`iptables-restore --noflush` of the script: all of it, or KernelError and none of it."""
+        """`iptables-restore --noflush` of the script: each table of it in one transaction, or KernelError and none of
+        that table and those behind it."""
         ...
 
     def save(self, table: str) -> str:
         """`iptables-save -c -t TABLE`; empty where nobody has ever used that table."""
+        ...
+
+    def recent(self, name: str) -> list[str]:
+        """The addresses that the list of that name remembers (`-m recent`), one that came last first."""
+        ...
+
+    def was_edited(self) -> bool:
+        """Whether anybody else may have changed the namespace's rules since the last call of this method."""
         ...
 
 

@@ -52,6 +52,8 @@ async def judge(subject: Subject, row: Row) -> Result:
             reason = await row.check(its_bed) or ""
     except NotApplicable as why:
         result, reason = "skip", str(why)
+    except LookupError as error:  # a document of the cluster lacks what it should have
+        result, reason = "fail", f"{type(error).__name__}: {error}"
     except (AssertionError, TestbedError, OSError) as error:  # a TimeoutError is an OSError
         result, reason = "fail", str(error) or f"{type(error).__name__} after {time.monotonic() - began:.0f} s"
     return Result(row.id, subject.runtime, subject.mode, result, reason, round(time.monotonic() - began, 2))

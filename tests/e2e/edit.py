@@ -6,32 +6,42 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+from testbed.waiting import wait_until
 from tests.e2e.clusters import Cluster
-from tests.e2e.command import cli
+from tests.e2e.command import Ran, cli
 
 Json = dict[str, Any]
+SERVED_S = 10.0
 
 
 def edit(cluster: Cluster, node: str, address: str) -> str:
-    """Remove by hand whatever leads a new connection to that ClusterIP on its way; the command that did it.
+    """Remove by hand whatever leads a new connection to that ClusterIP on its way; the first command that did it.
 
-    A map's element (both nftables modes), a rule (iptables) or a virtual server (IPVS).
+    A map's element (both nftables modes), a rule (iptables) or a virtual server (IPVS). The rules may change between
+    the look and the act, and then it looks again.
     """
-    for line in on_node(cluster, node, "ipvsadm", "--save", "--numeric", missing_is_fine=True).splitlines():
+
+    def attempt() -> str:
+        commands = [*_servers(cluster, node, address)]
+        if not commands:
+            ruleset = json.loads(on_node(cluster, node, "nft", "--json", "--handle", "list", "ruleset"))["nftables"]
+            commands = [*_elements(ruleset, address), *_rules(ruleset, address)]
+        done = [" ".join(command) for command in commands if _run(cluster, node, *command).code == 0]
+        return done[0] if done and len(done) == len(commands) else ""
+
+    return wait_until(attempt, SERVED_S, f"something on {node} that serves {address}", every_s=0.2)
+
+
+def on_node(cluster: Cluster, node: str, *argv: str) -> str:
+    """What a program prints in the node's namespace."""
+    return _run(cluster, node, *argv).expect().stdout
+
+
+def _servers(cluster: Cluster, node: str, address: str) -> Iterator[list[str]]:
+    """How to delete the virtual servers of that address; none where there is no ipvsadm, or no IPVS."""
+    for line in _run(cluster, node, "ipvsadm", "--save", "--numeric").stdout.splitlines():
         if line.startswith("-A -t") and f"{address}:" in line:
-            return _done(cluster, node, ["ipvsadm", "--delete-service", "--tcp-service", line.split()[2]])
-    ruleset = json.loads(on_node(cluster, node, "nft", "--json", "--handle", "list", "ruleset"))["nftables"]
-    commands = [*_elements(ruleset, address), *_rules(ruleset, address)]
-    assert commands, f"nothing in the ruleset of {node} serves {address}"
-    for command in commands:
-        _done(cluster, node, command)
-    return " ".join(commands[0])
-
-
-def on_node(cluster: Cluster, node: str, *argv: str, missing_is_fine: bool = False) -> str:
-    """What a program prints in the node's namespace; nothing where there is none of that name."""
-    ran = cli("exec", f"node/{node}", "--cluster", cluster.name, "--", *argv, env=cluster.env)
-    return ran.stdout if missing_is_fine and ran.code else ran.expect().stdout
+            yield ["ipvsadm", "--delete-service", "--tcp-service", line.split()[2]]
 
 
 def _elements(ruleset: list[Json], address: str) -> Iterator[list[str]]:
@@ -40,7 +50,7 @@ def _elements(ruleset: list[Json], address: str) -> Iterator[list[str]]:
         found = entry.get("map") or {}
         for key, verdict in found.get("elem") or ():
             parts = key.get("concat", []) if isinstance(key, dict) else [key]
-            if address in parts and isinstance(verdict, dict):
+            if address in parts and "goto" in verdict:
                 written = " . ".join(map(str, parts))
                 where = [found["family"], found["table"], found["name"]]
                 yield ["nft", "delete", "element", *where, "{", written, "}"]
@@ -55,6 +65,5 @@ def _rules(ruleset: list[Json], address: str) -> Iterator[list[str]]:
             yield ["nft", "delete", "rule", *where, "handle", str(found["handle"])]
 
 
-def _done(cluster: Cluster, node: str, command: list[str]) -> str:
-    on_node(cluster, node, *command)
-    return " ".join(command)
+def _run(cluster: Cluster, node: str, *argv: str) -> Ran:
+    return cli("exec", "--cluster", cluster.name, f"node/{node}", "--", *argv, env=cluster.env)

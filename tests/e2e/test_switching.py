@@ -108,7 +108,9 @@ def _expect_only(cluster: Cluster, node: str, mode: str) -> None:
 
 
 def _tables(cluster: Cluster, node: str) -> set[str]:
-    return set(on_node(cluster, node, "nft", "list", "tables").splitlines())
+    """The tables of a node, but those of the mode that the tour begins and ends with: it may number them."""
+    tables = on_node(cluster, node, "nft", "list", "tables").splitlines()
+    return {table for table in tables if not table.startswith(SIGNS[TOUR[0]])}
 
 
 def _ruleset(cluster: Cluster, node: str) -> str:

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
-from tests.benchmarks import api_writes, inside, overlay, startup, wiring
+from tests.benchmarks import api_writes, dns, inside, overlay, startup, wiring
 from tests.benchmarks.figures import HIGHER, LOWER, Bench, Figure, Target, figures
 from tests.e2e.clusters import why_not
 
@@ -74,6 +74,18 @@ BENCHES = (
         "endpoint-change",
         (Target("endpoint-change", "ms", 50.0, LOWER, "endpoint changed to a new connection reaching it, p99"),),
         inside.endpoint_change,
+    ),
+    Bench(
+        "dns",
+        (
+            Target(
+                "dns-rate", "/s", dns.COREDNS_RATE, HIGHER, f"uncached answers at {dns.SERVICES} Services; CoreDNS's"
+            ),
+            Target("dns-latency", "ms", 1.0, LOWER, f"the same at {dns.STEADY_RATE}/s, mean"),
+            Target("dns-change", "ms", 100.0, LOWER, "endpoint changed to the name having its address, p99"),
+        ),
+        dns.measured,
+        dns.why_not,
     ),
     Bench(
         "overlay-over-hand",

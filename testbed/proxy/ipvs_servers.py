@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, collapse_addresses
 from typing import TypeAlias
 
 from testbed.kernel.ipvs import Real, Server
@@ -125,8 +125,11 @@ def _way(
 
 
 def _guard(port: VirtualPort, server: Server, node: Node) -> dict[Fact, Value]:
-    """A process of the node itself comes from the very address that it asks, as that is bound to the node."""
-    sources = [_printed(str(network)) for network in port.source_ranges]
+    """Ranges that overlap would be refused by a set of intervals.
+
+    A process of the node itself comes from the very address that it asks, as that is bound to the node.
+    """
+    sources = [_printed(str(network)) for network in collapse_addresses(port.source_ranges)]
     if any(node.here.address in network for network in port.source_ranges):
         sources.append(str(server.address))
     allowed: dict[Fact, Value] = {Name(ALLOWED, f"{source} . {key(server)}"): "" for source in sources}

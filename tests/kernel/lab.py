@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from testbed.kernel import netns
 from testbed.kernel.conntrack import Conntrack
+from testbed.kernel.ipvs import NetlinkIpvs
 from testbed.kernel.links import Hop, Peer
 from testbed.kernel.netlink import NetlinkLinks
 from testbed.kernel.nft import LibNft
@@ -55,6 +56,12 @@ class Lab:
         conntrack = Conntrack(self.place(name))
         self._undo.callback(conntrack.close)
         return conntrack
+
+    def ipvs(self, name: str) -> NetlinkIpvs:
+        """A handle on the place's virtual servers."""
+        ipvs = NetlinkIpvs(self.place(name))
+        self._undo.callback(ipvs.close)
+        return ipvs
 
     def inside(self, name: str, work: Callable[[], T]) -> T:
         """Do a piece of work in the place."""

@@ -13,12 +13,13 @@ from testbed.controllers.endpointslices import EndpointSlices
 from testbed.controllers.garbage import Garbage
 from testbed.controllers.loadbalancers import LoadBalancers
 from testbed.controllers.loop import Loop
+from testbed.controllers.mirroring import Mirroring
 from testbed.controllers.nodes import Nodes
 from testbed.controllers.replicasets import ReplicaSets
 from testbed.controllers.scheduler import Scheduler
 
 CONTROLLERS = (
-    Scheduler, EndpointSlices, Deployments, ReplicaSets, EndpointsObjects, LoadBalancers, Nodes, Garbage,
+    Scheduler, EndpointSlices, Deployments, ReplicaSets, EndpointsObjects, Mirroring, LoadBalancers, Nodes, Garbage,
 )  # fmt: skip
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from testbed.runtime.servicepath import ServicePath
 
 INDENT = "  "
+ADDRESS = re.compile(r"(?<![0-9.])[0-9]+(?:\.[0-9]+){3}(?![0-9]|\.[0-9])")
+"""An IPv4 address in nft's and other programs' words."""
 
 
 class Action(StrEnum):
@@ -65,8 +68,7 @@ def _print(found: ServicePath) -> None:
     selects = f", selects pods with {found.selector}" if found.selector else ""
     print(f"{found.namespace}/{found.name}: {found.type}{selects}")
     for what, value in found.facts.items():
-        if value:
-            print(f"{INDENT}{what}: {value}")
+        print(f"{INDENT}{what}: {value}")
     if found.remark:
         print(f"{INDENT}{found.remark}")
     print()
@@ -77,8 +79,9 @@ def _print(found: ServicePath) -> None:
     for address, nodes in found.switch.items():
         print(f"The switch sends {address} to {', '.join(nodes) or 'nobody: it is dropped'}.\n")
     if not found.remark:
+        pods = {row["address"]: f"{row['pod']} on {row['node']}" for row in found.endpoints if row["pod"]}
         for group in _alike(found.nodes):
-            _print_nodes(group)
+            _print_nodes(group, pods)
 
 
 def _alike(nodes: Sequence[Served]) -> list[list[Served]]:
@@ -89,7 +92,7 @@ def _alike(nodes: Sequence[Served]) -> list[list[Served]]:
     return list(groups.values())
 
 
-def _print_nodes(group: Sequence[Served]) -> None:
+def _print_nodes(group: Sequence[Served], pods: Mapping[str, str]) -> None:
     names, one = ", ".join(each.node for each in group), group[0]
     print(heading(f"{'Nodes' if len(group) > 1 else 'Node'} {names}{f' ({one.mode})' if one.mode else ''}"))
     if one.silence:
@@ -97,12 +100,38 @@ def _print_nodes(group: Sequence[Served]) -> None:
     elif not one.ports:
         print(f"{INDENT}{'serve' if len(group) > 1 else 'serves'} nothing for it, or not yet")
     for port in one.ports:
+        print(f"{INDENT}{summary(port)}")
         for line in port["path"]:
-            print(f"{INDENT}{line}")
+            print(f"{INDENT}{INDENT}{annotated(line, pods)}")
     if check := one.health_check:
         verdict = "200" if check["local_endpoints"] else "503"
         print(f"{INDENT}port {check['port']} answers {verdict}: {check['local_endpoints']} ready endpoints are here")
     print()
+
+
+def summary(port: Mapping[str, Any]) -> str:
+    """What the node does with a connection to this port of a Service, in a sentence."""
+    name = f" ({port['name']})" if port["name"] else ""
+    inside = _choice(port["internal"], port["internalRefusal"])
+    outside = _choice(port["external"], port["externalRefusal"])
+    is_public = bool(port["nodePort"] or port["externalIPs"] or port["loadBalancerIPs"])
+    ways = " or from outside" if is_public and inside == outside else ""
+    other = f"; what comes from outside {outside}" if is_public and inside != outside else ""
+    return f"{port['port']}/{port['protocol']}{name}: a connection to the ClusterIP{ways} {inside}{other}."
+
+
+def _choice(endpoints: Sequence[str], refusal: str) -> str:
+    if refusal:
+        return (
+            "is refused: there are no endpoints" if refusal == "refuse" else "is dropped: no endpoint is on this node"
+        )
+    return f"goes to {endpoints[0]}" if len(endpoints) == 1 else f"goes to one of {len(endpoints)} endpoints"
+
+
+def annotated(line: str, pods: Mapping[str, str]) -> str:
+    """The line, and behind it the pod whose address it holds, if it holds only one."""
+    found = {address for address in ADDRESS.findall(line) if address in pods}
+    return f"{line}  ({pods[found.pop()]})" if len(found) == 1 else line
 
 
 def proxy(

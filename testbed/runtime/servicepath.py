@@ -73,7 +73,7 @@ def described(
         type=fields.get("type", "ClusterIP"),
         selector=", ".join(f"{key}={value}" for key, value in (fields.get("selector") or {}).items()),
         remark=_remark(service),
-        facts=dict(_facts(service)),
+        facts={what: value for what, value in _facts(service) if value},
         ports=[_port(port) for port in fields.get("ports") or ()],
         endpoints=list(_endpoints(slices)),
         switch=_switch(service, slices, nodes),

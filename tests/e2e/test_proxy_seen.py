@@ -1,0 +1,100 @@
+"""What a user sees of node proxies: the path of a Service, what differs on a node, and its figures."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from testbed.waiting import wait_until
+from tests.e2e.clusters import TOPOLOGIES, Cluster, cluster_of
+from tests.e2e.command import Ran, cli
+
+DONE, DIFFERENT, BAD_INPUT = 0, 1, 2
+HEALED_S = 10.0
+EXTERNAL = """\
+apiVersion: v1
+kind: Service
+metadata: {name: elsewhere}
+spec: {type: ExternalName, externalName: elsewhere.example}
+"""
+
+
+@pytest.fixture(scope="module", params=["netns", "docker"])
+def cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """Two nodes, up for the whole module."""
+    with cluster_of(TOPOLOGIES / "two-nodes.yaml", request.param, tmp_path_factory.mktemp("seen")) as cluster:
+        cluster.up().expect()
+        yield cluster
+
+
+def on(cluster: Cluster, command: str, *args: str | Path) -> Ran:
+    """`testbed COMMAND --cluster NAME ARGS`."""
+    return cli(command, "--cluster", cluster.name, *args)
+
+
+def path_of(cluster: Cluster, service: str, *args: str) -> Any:
+    return on(cluster, "service", service, "-o", "json", *args).expect().json()
+
+
+def test_the_path_of_a_service_is_told_in_words(cluster: Cluster) -> None:
+    said = on(cluster, "service", "default/web").expect().stdout
+    assert said.startswith("default/web: ClusterIP, selects pods with app=web\n")
+    assert "Nodes a, b (nftables)\n  80/TCP (http): a connection to the ClusterIP goes to one of 4 endpoints.\n" in said
+    assert len(re.findall(r"map endpoints .*\(web-[a-z0-9-]+ on [ab]\)\n", said)) == 4
+
+
+def test_the_path_of_a_service_is_data_too(cluster: Cluster) -> None:
+    found = path_of(cluster, "kube-system/kube-dns", "--node", "b")
+    assert [node["node"] for node in found["nodes"]] == ["b"]
+    assert [port["name"] for port in found["nodes"][0]["ports"]] == ["dns", "dns-tcp"]
+    assert {endpoint["state"] for endpoint in found["endpoints"]} == {"ready"}
+
+
+def test_a_service_that_no_node_serves_says_why(cluster: Cluster, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere.yaml").write_text(EXTERNAL)
+    on(cluster, "apply", tmp_path / "elsewhere.yaml").expect()
+    said = on(cluster, "service", "elsewhere").expect().stdout
+    assert "DNS answers with a CNAME, elsewhere.example; no node has anything to do with it" in said
+    assert "Node" not in said
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("service", "wep"), "there is no Service wep in namespace default; there is web"),
+        (("service", "kube-dns"), "there is no Service kube-dns in namespace default; there is kube-system/kube-dns"),
+        (("service", "a/b/c"), "'a/b/c' names no Service"),
+        (("service", "web", "--node", "x"), "there is no node x; there is a, b"),
+        (("proxy", "diff", "x"), "there is no node x; there is a, b"),
+    ],
+)
+def test_what_is_not_there_is_named(cluster: Cluster, words: tuple[str, ...], said: str) -> None:
+    ran = on(cluster, *words)
+    ran.expect(BAD_INPUT)
+    assert said in ran.stderr
+    assert ran.stdout == ""
+
+
+def test_an_element_deleted_by_hand_is_seen_and_put_back(cluster: Cluster) -> None:
+    on(cluster, "proxy", "diff", "a").expect(DONE)
+    (node,) = path_of(cluster, "web", "--node", "a")["nodes"]
+    (port,) = node["ports"]
+    table = re.search(r"table (\S+):", port["path"][0])
+    assert table
+    key = f"{port['clusterIP']} . tcp . {port['port']}"
+
+    def seen() -> Ran | None:
+        """Whoever looks first: the daemon looks every two seconds, and puts it back."""
+        delete = f"delete element ip {table[1]} services {{ {key} }}"
+        on(cluster, "exec", "node/a", "--", "nft", delete).expect()
+        ran = on(cluster, "proxy", "diff", "a")
+        return ran if ran.code else None
+
+    ran = wait_until(seen, 60, "a difference that is seen").expect(DIFFERENT)
+    assert f"+ services {{ {key} : goto lb-4 }}" in ran.stdout.splitlines()
+    assert "node a (nftables): 1 difference of what its kernel holds" in ran.stderr
+    wait_until(lambda: not on(cluster, "proxy", "diff", "a").code, HEALED_S, "the element that is put back")

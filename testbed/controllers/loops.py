@@ -11,6 +11,7 @@ from testbed.controllers.deployments import Deployments
 from testbed.controllers.endpoints import EndpointsObjects
 from testbed.controllers.endpointslices import EndpointSlices
 from testbed.controllers.garbage import Garbage
+from testbed.controllers.kubernetes import KubernetesService
 from testbed.controllers.loadbalancers import LoadBalancers
 from testbed.controllers.loop import Loop
 from testbed.controllers.mirroring import Mirroring
@@ -19,7 +20,8 @@ from testbed.controllers.replicasets import ReplicaSets
 from testbed.controllers.scheduler import Scheduler
 
 CONTROLLERS = (
-    Scheduler, EndpointSlices, Deployments, ReplicaSets, EndpointsObjects, Mirroring, LoadBalancers, Nodes, Garbage,
+    Scheduler, EndpointSlices, Deployments, ReplicaSets, EndpointsObjects, Mirroring, LoadBalancers, KubernetesService,
+    Nodes, Garbage,
 )  # fmt: skip
 
 

@@ -23,14 +23,12 @@ from typing import Any
 
 import uvloop
 
-from testbed.api.kinds import CONFIG_MAP, ENDPOINT_SLICE, ENDPOINTS, NAMESPACE, SERVICE, Kind, kind_of
+from testbed.api.kinds import CONFIG_MAP, NAMESPACE, Kind, kind_of
 from testbed.api.objects import Object
 from testbed.api.wellknown import (
     API_PORT,
     CLUSTER_CONFIG_MAP,
     LEASE_NAMESPACE,
-    MANAGED_BY_LABEL,
-    SERVICE_NAME_LABEL,
     SYSTEM_NAMESPACE,
 )
 from testbed.apiserver.agents import Agents
@@ -42,13 +40,12 @@ from testbed.apiserver.resources import Resources
 from testbed.apiserver.serving import Listeners, bound, quiet_uvicorn, tls_context
 from testbed.apiserver.store import Store
 from testbed.errors import AlreadyExists, TestbedError
+from testbed.topology.kubernetes import kubernetes_objects
 from testbed.topology.spec import ClusterSpec
 
 log = logging.getLogger(__name__)
 
 NAMESPACES = ("default", SYSTEM_NAMESPACE, LEASE_NAMESPACE, "kube-public")
-KUBERNETES = "kubernetes"
-HTTPS = 443
 
 
 @dataclass(frozen=True)
@@ -153,20 +150,7 @@ def first_objects(spec: ClusterSpec) -> Iterator[Object]:
         yield _object(NAMESPACE, {"name": name})
     settings = {"name": CLUSTER_CONFIG_MAP, "namespace": SYSTEM_NAMESPACE}
     yield _object(CONFIG_MAP, settings, data={"spec.json": json.dumps(spec.to_json())})
-    meta = {"name": KUBERNETES, "namespace": "default"}
-    port = {"name": "https", "port": HTTPS, "protocol": "TCP", "targetPort": API_PORT}
-    address = str(spec.services.kubernetes)
-    yield _object(SERVICE, meta, spec={"clusterIP": address, "clusterIPs": [address], "ports": [port]})
-    ports = [{"name": "https", "port": API_PORT, "protocol": "TCP"}]
-    endpoint = str(spec.underlay.control_plane)
-    yield _object(ENDPOINTS, meta, subsets=[{"addresses": [{"ip": endpoint}], "ports": ports}])
-    yield _object(
-        ENDPOINT_SLICE,
-        meta | {"labels": {SERVICE_NAME_LABEL: KUBERNETES, MANAGED_BY_LABEL: "control-plane.testbed"}},
-        addressType="IPv4",
-        endpoints=[{"addresses": [endpoint], "conditions": {"ready": True}}],
-        ports=ports,
-    )
+    yield from kubernetes_objects(spec)
 
 
 def _object(kind: Kind, meta: Mapping[str, Any], **fields: Any) -> Object:

@@ -11,9 +11,9 @@ from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Protocol
 
-from testbed.errors import KernelError
 from testbed.kernel import probe
 from testbed.kernel.conntrack import Conntrack
+from testbed.kernel.iptables import CommandIptables
 from testbed.kernel.ipvs import NetlinkIpvs
 from testbed.kernel.links import Links, Nft
 from testbed.kernel.listening import ANY, listen
@@ -85,10 +85,11 @@ def open_handles(netns: Path | None) -> Handles:
     """The kernel of the node whose namespace is at `netns`, or of the one this process lives in."""
     opened = _identity(netns)
     with ExitStack() as undo:
+        nft = undo.enter_context(closing(LibNft(netns)))
         return Handles(
             doors=Doors(
-                nft=undo.enter_context(closing(LibNft(netns))),
-                iptables=_NoIptables(),
+                nft=nft,
+                iptables=CommandIptables(nft, netns),
                 ipvs=undo.enter_context(closing(NetlinkIpvs(netns))),
                 links=undo.enter_context(closing(NetlinkLinks(netns))),
             ),
@@ -100,16 +101,6 @@ def open_handles(netns: Path | None) -> Handles:
             is_current=lambda: _identity(netns) == opened,
             close=undo.pop_all().close,
         )
-
-
-class _NoIptables:
-    """Stands in until there is a door."""
-
-    def restore(self, script: str) -> None:
-        raise KernelError(f"no iptables: {script}")
-
-    def save(self, _: str) -> str:
-        return ""
 
 
 def _identity(netns: Path | None) -> int:

@@ -18,7 +18,6 @@ from testbed.proxy.virtualport import VirtualPort
 
 _MAPS = (FIREWALL_IPS, SERVICE_IPS, NODE_PORTS, NO_ENDPOINT_SERVICES, NO_ENDPOINT_NODE_PORTS)
 """In the order in which a packet meets them."""
-_BY_NODE_PORT = (NODE_PORTS, NO_ENDPOINT_NODE_PORTS)
 _CHAIN = re.compile(r"goto ([^\s,]+)")
 _AFFINITY = re.compile(r"update @(\S+)")
 
@@ -30,20 +29,14 @@ def explain(nft: Nft, table: str, port: VirtualPort) -> list[str]:
     keys |= {f"{each} . {port.protocol} . {port.port}": "load balancer address" for each in port.load_balancer_ips}
     if port.node_port:
         keys[f"{port.protocol} . {port.node_port}"] = "node port"
+    maps = {name: parse(nft.list(f"map ip {table} {name}")).elements.get(name, {}) for name in _MAPS}
     lines, chains = [], []
     for key, what in keys.items():
-        found = [(name, verdict) for name in _MAPS for verdict in _verdicts(nft, table, name, key)]
+        found = [(name, elements[key]) for name, elements in maps.items() if key in elements]
         lines += [f"{what} {key}: map {name} says {verdict}" for name, verdict in found]
         lines += [] if found else [f"{what} {key}: in no map of table ip {table}"]
         chains += [chain for _, verdict in found for chain in _CHAIN.findall(verdict)]
     return lines + list(_chains(nft, table, chains))
-
-
-def _verdicts(nft: Nft, table: str, name: str, key: str) -> list[str]:
-    """At most one."""
-    if (key.count(" . ") == 1) != (name in _BY_NODE_PORT):
-        return []
-    return list(parse(nft.get(f"ip {table} {name} {{ {key} }}")).elements.get(name, {}).values())
 
 
 def _chains(nft: Nft, table: str, first: list[str]) -> Iterator[str]:

@@ -14,6 +14,8 @@ from ipaddress import IPv4Address, IPv4Network
 import pytest
 
 from testbed.errors import KernelError, TimedOut
+from testbed.kernel.iptables import CommandIptables
+from testbed.proxy.iptables import IptablesMode
 from testbed.proxy.ipvs import IpvsMode
 from testbed.proxy.kubeproxy import KubeProxyMode
 from testbed.proxy.nftables import NftablesMode
@@ -30,9 +32,15 @@ def make_ipvs(lab: Lab, place: str) -> IpvsMode:
     return IpvsMode(lab.nft(place), lab.ipvs(place), lab.links(place))
 
 
+def make_iptables(lab: Lab, place: str) -> IptablesMode:
+    nft = lab.nft(place)
+    return IptablesMode(CommandIptables(nft, lab.place(place)), nft, lab.links(place))
+
+
 MAKE: dict[str, Make] = {
     "nftables": lambda lab, place: NftablesMode(lab.nft(place), lab.links(place)),
     "nftables-kubeproxy": lambda lab, place: KubeProxyMode(lab.nft(place), lab.links(place)),
+    "iptables": make_iptables,
     "ipvs": make_ipvs,
 }
 NFT = frozenset({"nftables", "nftables-kubeproxy"})

@@ -73,6 +73,7 @@ class IpvsMode:
         self._claims: Claims[Fact, Value] = Claims()
         self._drain = Drain(self._ipvs)
         self._count = 0
+        """Virtual servers there should be, those that drain included."""
         self._left = ""
         """The rules with which it was left by `teardown`."""
 
@@ -92,24 +93,17 @@ class IpvsMode:
         self._count = self._ipvs.count()
 
     def change(self, before: Ports, after: Ports, which: Collection[Key]) -> bool:
-        """See Mode. With no Services it only looks after what drains."""
+        """See Mode. First of all what has drained is deleted: not what only now begins to."""
         if self._node is None:
             return False
+        self._finish_draining()
+        if not which:
+            return True
         old, new = self._reclaimed(before, after, which)
-        servers = wanted.servers(old), wanted.servers(new)
-        added = wanted.addresses(new) - wanted.addresses(old)
-        elements = list(rules.change(self._table, wanted.elements(old), wanted.elements(new)))
-        try:
-            if which:
-                self._set_servers(*servers)
-                self._bind(added)
-                self._load_statements(elements)
-                self._unbind(wanted.addresses(old) - wanted.addresses(new))
-            self._finish_draining()
-        except KernelError as error:
-            log.warning("the virtual servers are not as they were left, setting all of them: %s", error)
-            return False
-        self._count = self._ipvs.count()
+        self._set_servers(wanted.servers(old), wanted.servers(new))
+        self._bind(wanted.addresses(new) - wanted.addresses(old))
+        self._load_statements(list(rules.change(self._table, wanted.elements(old), wanted.elements(new))))
+        self._unbind(wanted.addresses(old) - wanted.addresses(new))
         return True
 
     def was_edited(self) -> bool:
@@ -181,16 +175,20 @@ class IpvsMode:
             for server, serving in after.items()
             if server not in before or before[server].persistence_s != serving.persistence_s
         }
+        new = [server for server in made if server not in before and server not in self._drain]
         coming, leaving = list(_more(before, after)), list(_more(after, before))
         self._ipvs.ensure_servers(made)
         self._ipvs.ensure_reals(coming, weight=1)
         self._drain.cancel(coming)
         self._drain.begin(leaving)
-        self._ipvs.delete_servers([each for each in before if each not in after and each not in self._drain])
+        gone = [each for each in before if each not in after and each not in self._drain]
+        self._ipvs.delete_servers(gone)
+        self._count += len(new) - len(gone)
 
     def _finish_draining(self) -> None:
         gone = [server for server in self._drain.finish() if server not in self._claims]
         self._ipvs.delete_servers(gone)
+        self._count -= len(gone)
         self._unbind({server.address for server in gone})
 
     def _bind(self, addresses: Iterable[IPv4Address]) -> None:

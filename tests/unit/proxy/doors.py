@@ -19,6 +19,12 @@ class NoIptables:
     def save(self, table: str) -> str:
         return ""
 
+    def recent(self, name: str) -> list[str]:
+        return []
+
+    def was_edited(self) -> bool:
+        return False
+
 
 def fake_doors(nft: Nft | None = None) -> Doors:
     """A kernel in memory."""

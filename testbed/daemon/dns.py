@@ -24,7 +24,7 @@ API_TIMEOUT_S = 60.0
 
 
 def main(argv: list[str]) -> None:
-    """Serve until SIGTERM or SIGINT. knotd goes on answering without this process."""
+    """Serve until SIGTERM or SIGINT. knotd keeps what it has."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     asyncio.run(_serve(_options(argv)))
 

@@ -4,7 +4,8 @@
     controller  fills it through its control socket; the pod is Ready when everything is there
     unbound     only where the topology forwards names
 
-Each may be killed by itself: names are still answered while the controller is away, and a new knotd is filled at once.
+Each may be killed by itself: a new knotd is filled at once, a new controller finds out what knotd serves and changes
+only what has changed. The pod is not Ready meanwhile, for about half a second.
 """
 
 from __future__ import annotations

@@ -1,37 +1,31 @@
-"""Deployments: one ReplicaSet per pod template, and the way from the old ones to the new one (`rollout`)."""
+"""Deployments: one ReplicaSet per pod template (`revisions`), the way from the old ones to the new one (`rollout`), and
+what is told of it (`progress`)."""
 
-import hashlib
-from collections.abc import Iterable, Sequence
-from typing import Any
-
-import orjson
+from collections.abc import Iterable, Mapping, Sequence
 
 from testbed.api.kinds import DEPLOYMENT, POD, REPLICA_SET
 from testbed.api.objects import (
     Key,
     Object,
-    annotated_number,
     annotations,
-    condition,
     controller_of,
     is_deleting,
     key,
-    metadata,
     name,
     namespace,
-    now,
-    owner_reference,
     spec,
     status,
     uid,
 )
 from testbed.api.selectors import structured_selector
-from testbed.api.wellknown import POD_TEMPLATE_HASH_LABEL, REVISION_ANNOTATION, SAFE_ALPHABET
+from testbed.api.wellknown import REVISION_ANNOTATION
 from testbed.controllers.cluster import Cluster, has_ended, match_labels, selectable, selecting
 from testbed.controllers.events import Recorder
 from testbed.controllers.loop import Loop, together
 from testbed.controllers.ownership import claim
-from testbed.controllers.rollout import Scale, next_scales, strategy_of
+from testbed.controllers.progress import Rollout, deadline_left_s, status_of
+from testbed.controllers.revisions import change_of, replica_set_of, revision_of, template_hash
+from testbed.controllers.rollout import Scale, next_scales, paused_scales, strategy_of
 
 PACE_S = 0.02
 
@@ -54,13 +48,32 @@ class Deployments:
             return
         claimed = await self._replica_sets(deployment)
         wanted_name = f"{name(deployment)}-{template_hash(deployment)}"
-        old = sorted((rs for rs in claimed if name(rs) != wanted_name), key=_revision)
+        old = sorted((rs for rs in claimed if name(rs) != wanted_name), key=revision_of)
         new = next((rs for rs in claimed if name(rs) == wanted_name), None)
+        if spec(deployment).get("paused"):
+            rollout = await self._stay(deployment, new, old)
+        else:
+            rollout = await self._roll(deployment, wanted_name, new, old)
+        await self._write_status(deployment, rollout)
+
+    async def _roll(self, deployment: Object, wanted_name: str, new: Object | None, old: Sequence[Object]) -> Rollout:
+        """One step from the old templates to the new one."""
         scales = self._next_scales(deployment, wanted_name, new, old)
+        was_created = new is None
         new = await self._ensure_new(deployment, new, old, scales[wanted_name])
-        scaled = await together(*(self._scale(deployment, rs, scales[name(rs)]) for rs in (new, *old)))
+        scaled = await self._scale_all(deployment, (new, *old), scales)
         await self._remove_history(deployment, scaled[1:])
-        await self._write_status(deployment, scaled[0], scaled)
+        return Rollout(scaled[0], scaled, was_created)
+
+    async def _stay(self, deployment: Object, new: Object | None, old: Sequence[Object]) -> Rollout:
+        """Paused: what there is is scaled, all in the same measure, and nothing is rolled."""
+        there = (*old, *((new,) if new else ()))
+        scales = paused_scales(
+            spec(deployment).get("replicas", 1), strategy_of(spec(deployment)), [_scale_of(rs) for rs in there]
+        )
+        scaled = await self._scale_all(deployment, there, scales)
+        await self._remove_history(deployment, scaled[: len(old)])
+        return Rollout(scaled[-1] if new else None, scaled)
 
     async def _replica_sets(self, deployment: Object) -> list[Object]:
         owned = self._cluster.dependents[REPLICA_SET][uid(deployment)]
@@ -84,20 +97,24 @@ class Deployments:
         return (pod for rs in replica_sets for pod in self._cluster.dependents[POD][uid(rs)])
 
     async def _ensure_new(self, deployment: Object, new: Object | None, old: Sequence[Object], replicas: int) -> Object:
-        revision = max(map(_revision, old), default=0) + 1
+        revision = max(map(revision_of, old), default=0) + 1
         if new is None:
             new = await self._client.create(replica_set_of(deployment, replicas, revision))
             message = f"Scaled up replica set {name(new)} from 0 to {replicas}"
             await self._events.normal(deployment, "ScalingReplicaSet", message)
-        elif _revision(new) < revision:  # an earlier template is the template again
-            note = {"metadata": {"annotations": {REVISION_ANNOTATION: str(revision)}}}
-            new = await self._client.patch(REPLICA_SET, name(new), note, namespace(new))
+        elif change := change_of(deployment, new, revision):
+            new = await self._client.patch(REPLICA_SET, name(new), change, namespace(new))
         self._cluster.replica_sets.learn(new)
-        note = {"metadata": {"annotations": {REVISION_ANNOTATION: str(_revision(new))}}}
-        if annotations(deployment).get(REVISION_ANNOTATION) != str(_revision(new)):
+        note = {"metadata": {"annotations": {REVISION_ANNOTATION: str(revision_of(new))}}}
+        if annotations(deployment).get(REVISION_ANNOTATION) != str(revision_of(new)):
             written = await self._client.patch(DEPLOYMENT, name(deployment), note, namespace(deployment))
             self._cluster.deployments.learn(written)
         return new
+
+    async def _scale_all(
+        self, deployment: Object, replica_sets: Sequence[Object], scales: Mapping[str, int]
+    ) -> list[Object]:
+        return await together(*(self._scale(deployment, rs, scales[name(rs)]) for rs in replica_sets))
 
     async def _scale(self, deployment: Object, replica_set: Object, replicas: int) -> Object:
         before = spec(replica_set).get("replicas", 1)
@@ -117,15 +134,16 @@ class Deployments:
         deletions = (self._client.delete(REPLICA_SET, name(rs), namespace(rs), uid=uid(rs)) for rs in idle[:surplus])
         await together(*deletions)
 
-    async def _write_status(self, deployment: Object, new: Object, replica_sets: Sequence[Object]) -> None:
-        wanted = status_of(deployment, new, replica_sets)
-        if all(status(deployment).get(field, 0) == value for field, value in wanted.items()):
-            return
-        patch = {"status": wanted}
-        written = await self._client.patch(
-            DEPLOYMENT, name(deployment), patch, namespace(deployment), subresource="status"
-        )
-        self._cluster.deployments.learn(written)
+    async def _write_status(self, deployment: Object, rollout: Rollout) -> None:
+        wanted = status_of(deployment, rollout)
+        if any(status(deployment).get(field, 0) != value for field, value in wanted.items()):
+            patch = {"status": wanted}
+            deployment = await self._client.patch(
+                DEPLOYMENT, name(deployment), patch, namespace(deployment), subresource="status"
+            )
+            self._cluster.deployments.learn(deployment)
+        if (left_s := deadline_left_s(deployment)) is not None:
+            self.loop.enqueue_after(key(deployment), left_s + 1)  # times are told in whole seconds
 
     def _replica_set_changed(self, _: Key, old: Object | None, new: Object | None) -> None:
         for replica_set in (old, new):
@@ -146,97 +164,6 @@ class Deployments:
             self._replica_set_changed(owner, None, replica_set)
 
 
-def template_hash(deployment: Object) -> str:
-    """Ten characters that name the pod template; the same template always has the same."""
-    template = orjson.dumps(spec(deployment)["template"], option=orjson.OPT_SORT_KEYS)
-    number = int.from_bytes(hashlib.sha256(template).digest()[:8])
-    digits = []
-    for _ in range(10):
-        number, digit = divmod(number, len(SAFE_ALPHABET))
-        digits.append(SAFE_ALPHABET[digit])
-    return "".join(digits)
-
-
-def replica_set_of(deployment: Object, replicas: int, revision: int) -> Object:
-    """The ReplicaSet of the Deployment's template, which its selector tells from those of other templates."""
-    template: dict[str, Any] = spec(deployment)["template"]
-    own = {POD_TEMPLATE_HASH_LABEL: template_hash(deployment)}
-    meta = template.get("metadata") or {}
-    labels = {**(meta.get("labels") or {}), **own}
-    selector: dict[str, Any] = spec(deployment).get("selector") or {}
-    wait = {field: value for field, value in spec(deployment).items() if field == "minReadySeconds"}
-    return {
-        "apiVersion": REPLICA_SET.api_version,
-        "kind": REPLICA_SET.kind,
-        "metadata": {
-            "name": f"{name(deployment)}-{own[POD_TEMPLATE_HASH_LABEL]}",
-            "namespace": namespace(deployment),
-            "labels": labels,
-            "annotations": {REVISION_ANNOTATION: str(revision)},
-            "ownerReferences": [owner_reference(deployment)],
-        },
-        "spec": {
-            **wait,
-            "replicas": replicas,
-            "selector": {**selector, "matchLabels": {**(selector.get("matchLabels") or {}), **own}},
-            "template": {**template, "metadata": {**meta, "labels": labels}},
-        },
-    }
-
-
-def status_of(deployment: Object, new: Object, replica_sets: Sequence[Object]) -> dict[str, Any]:
-    """The Deployment's status: counts over its ReplicaSets, and the conditions Available and Progressing."""
-    wanted = spec(deployment).get("replicas", 1)
-    replicas, ready, available = (
-        sum(status(rs).get(field, 0) for rs in replica_sets)
-        for field in ("replicas", "readyReplicas", "availableReplicas")
-    )
-    updated = status(new).get("replicas", 0)
-    is_enough = available >= wanted - strategy_of(spec(deployment)).unavailable
-    is_done = updated == replicas == available == wanted
-    return {
-        "observedGeneration": metadata(deployment).get("generation", 0),
-        "replicas": replicas,
-        "updatedReplicas": updated,
-        "readyReplicas": ready,
-        "availableReplicas": available,
-        "unavailableReplicas": max(0, sum(spec(rs).get("replicas", 1) for rs in replica_sets) - available),
-        "conditions": [
-            _available(deployment, is_enough=is_enough),
-            _progressing(deployment, name(new), is_done=is_done),
-        ],
-    }
-
-
-def _available(deployment: Object, *, is_enough: bool) -> dict[str, str]:
-    if is_enough:
-        message = "Deployment has minimum availability."
-        return _condition(deployment, "Available", "True", "MinimumReplicasAvailable", message)
-    message = "Deployment does not have minimum availability."
-    return _condition(deployment, "Available", "False", "MinimumReplicasUnavailable", message)
-
-
-def _progressing(deployment: Object, new: str, *, is_done: bool) -> dict[str, str]:
-    if is_done:
-        message = f'ReplicaSet "{new}" has successfully progressed.'
-        return _condition(deployment, "Progressing", "True", "NewReplicaSetAvailable", message)
-    return _condition(deployment, "Progressing", "True", "ReplicaSetUpdated", f'ReplicaSet "{new}" is progressing.')
-
-
-def _condition(deployment: Object, kind: str, value: str, reason: str, message: str) -> dict[str, str]:
-    wanted = {"type": kind, "status": value, "reason": reason, "message": message}
-    held = condition(deployment, kind)
-    if wanted.items() <= held.items():
-        return held
-    moment = now()
-    since = held.get("lastTransitionTime", moment) if held.get("status") == value else moment
-    return {**wanted, "lastUpdateTime": moment, "lastTransitionTime": since}
-
-
 def _scale_of(replica_set: Object) -> Scale:
     available = status(replica_set).get("availableReplicas", 0)
     return Scale(name(replica_set), spec(replica_set).get("replicas", 1), available)
-
-
-def _revision(replica_set: Object) -> int:
-    return annotated_number(replica_set, REVISION_ANNOTATION)

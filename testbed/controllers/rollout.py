@@ -51,6 +51,23 @@ def next_scales(
     return {grown.name: grown.replicas} | _shrink(replicas, strategy, grown, old)
 
 
+def paused_scales(replicas: int, strategy: Strategy, there: Sequence[Scale]) -> dict[str, int]:
+    """The replicas of every ReplicaSet, the newest one last, of a Deployment that is scaled but not rolled.
+
+    Where only one has pods, it gets all; where several have, what a rollout may have is shared as it is shared now.
+    """
+    active = [scale for scale in there if scale.replicas] or list(there[-1:])
+    kept = {scale.name: scale.replicas for scale in there}
+    if len(active) < 2:
+        return kept | {scale.name: replicas for scale in active}
+    room, total = replicas + strategy.surge if replicas else 0, sum(scale.replicas for scale in active)
+    shares = {scale.name: scale.replicas * room // total for scale in active}
+    largest = sorted(active, key=lambda scale: (scale.replicas, active.index(scale)), reverse=True)
+    for scale in largest[: room - sum(shares.values())]:
+        shares[scale.name] += 1
+    return kept | shares
+
+
 def _grow(replicas: int, strategy: Strategy, new: Scale, old: Sequence[Scale]) -> int:
     room = replicas + strategy.surge - sum(scale.replicas for scale in old)
     return min(replicas, max(new.replicas, room))

@@ -78,9 +78,12 @@ def default_replicas(workload: Object) -> dict[str, Any]:
 def validate_workload(workload: Object) -> Iterator[Cause]:
     """Mistakes of a Deployment or ReplicaSet."""
     fields = spec(workload)
-    for name in ("replicas", "minReadySeconds", "revisionHistoryLimit"):
+    for name in ("replicas", "minReadySeconds", "revisionHistoryLimit", "progressDeadlineSeconds"):
         if fields.get(name, 0) < 0:
             yield invalid(f"spec.{name}", fields[name], "must be greater than or equal to 0")
+    deadline_s = fields.get("progressDeadlineSeconds")
+    if deadline_s is not None and 0 <= deadline_s <= fields.get("minReadySeconds", 0):
+        yield invalid("spec.progressDeadlineSeconds", deadline_s, "must be greater than minReadySeconds")
     if fields.get("strategy", {}).get("type", "Recreate") not in {"Recreate", "RollingUpdate"}:
         yield unsupported("spec.strategy.type", fields["strategy"]["type"], ("Recreate", "RollingUpdate"))
     yield from _rolling_update(fields.get("strategy", {}).get("rollingUpdate", {}))
@@ -109,6 +112,10 @@ def _rolling_update(rolling: Mapping[str, Any]) -> Iterator[Cause]:
             yield from names.checked(names.PERCENT, value, field)
         elif value < 0:
             yield invalid(field, value, "must be greater than or equal to 0")
+    if rolling and all(rolling.get(name) in (0, "0%") for name in ("maxSurge", "maxUnavailable")):
+        yield invalid(
+            "spec.strategy.rollingUpdate.maxUnavailable", rolling["maxUnavailable"], "may not be 0 when `maxSurge` is 0"
+        )
 
 
 def _selector(fields: Mapping[str, Any]) -> Iterator[Cause]:

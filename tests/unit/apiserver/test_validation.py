@@ -175,6 +175,13 @@ MISTAKES: dict[str, tuple[Object, set[tuple[str, str]]]] = {
     "a template that does not restart": (
         deployment(template=template(restartPolicy="Never")), {("spec.template.spec.restartPolicy", "NotSupported")},
     ),
+    "a rollout that can do nothing": (
+        deployment(strategy={"rollingUpdate": {"maxSurge": "0%", "maxUnavailable": 0}}),
+        {("spec.strategy.rollingUpdate.maxUnavailable", "Invalid")},
+    ),
+    "a deadline before anything can be available": (
+        deployment(progressDeadlineSeconds=5, minReadySeconds=5), {("spec.progressDeadlineSeconds", "Invalid")},
+    ),
     "a negative scale": (deployment(replicas=-1), {("spec.replicas", "Invalid")}),
     "a share that is none": (
         deployment(strategy={"rollingUpdate": {"maxSurge": "9" * 400 + "%", "maxUnavailable": -1}}),

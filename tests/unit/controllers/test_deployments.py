@@ -5,7 +5,8 @@ from testbed.api.kinds import DEPLOYMENT, POD, REPLICA_SET
 from testbed.api.objects import Object, annotations, condition, controller_of, labels, name, spec, status, uid
 from testbed.api.wellknown import POD_TEMPLATE_HASH_LABEL, REVISION_ANNOTATION
 from testbed.client.protocol import Client
-from testbed.controllers.deployments import template_hash
+from testbed.controllers.progress import FOR_EVER_S
+from testbed.controllers.revisions import HISTORY_ANNOTATION, template_hash
 from tests.unit.controllers.harness import (
     add_node,
     controlled,
@@ -111,6 +112,87 @@ async def test_a_template_that_comes_back_uses_its_old_replica_set_as_the_newest
             found = await client.get(DEPLOYMENT, "web", "default")
             assert annotations(found)[REVISION_ANNOTATION] == revision
         assert len((await client.list(REPLICA_SET)).items) == 2
+
+
+def as_go_writes_it(value: Any) -> Any:
+    """A document as a client in Go writes it back: without what is empty or false, and with an empty time."""
+    if isinstance(value, list):
+        return [as_go_writes_it(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    kept = {key: as_go_writes_it(item) for key, item in value.items() if item not in (False, [], None)}
+    return kept | ({"creationTimestamp": None} if "labels" in kept else {})
+
+
+async def test_an_undo_as_kubectl_does_it_uses_the_old_replica_set_and_raises_its_revision(client: Client) -> None:
+    await add_node(client, "a")
+    first = deployment(2)
+    first["spec"]["template"]["spec"] |= {"hostNetwork": False, "nodeSelector": {}, "tolerations": []}
+    first["metadata"]["annotations"] = {"kubernetes.io/change-cause": "first"}
+    async with controlled(client):
+        await client.create(first)
+        await ready_pods(client, 2)
+        [old] = (await client.list(REPLICA_SET)).items
+        await set_image(client, "web:2")
+        await status_becomes(client, updatedReplicas=2, replicas=2, availableReplicas=2)
+        template = as_go_writes_it(spec(old)["template"])
+        del template["metadata"]["labels"][POD_TEMPLATE_HASH_LABEL]
+        await client.patch(DEPLOYMENT, "web", {"spec": {"template": template}}, "default")
+
+        async def undone() -> Object | None:
+            found = await client.get(REPLICA_SET, name(old), "default")
+            return found if status(found).get("availableReplicas") == 2 else None
+
+        again = await eventually(undone, "the first ReplicaSet has all pods")
+        assert annotations(again)[REVISION_ANNOTATION] == "3"
+        assert annotations(again)[HISTORY_ANNOTATION] == "1"
+        assert annotations(again)["kubernetes.io/change-cause"] == "first"
+        assert len((await client.list(REPLICA_SET)).items) == 2
+
+
+async def test_a_paused_deployment_is_scaled_and_rolls_only_when_it_is_resumed(client: Client) -> None:
+    await add_node(client, "a")
+    async with controlled(client):
+        await client.create(deployment(2))
+        await ready_pods(client, 2)
+        await set_image(client, "web:2", paused=True, replicas=3)
+        told = await status_becomes(client, replicas=3, availableReplicas=3, updatedReplicas=0)
+        assert await replica_sets(client) == {"web": 3}
+        assert condition(told, "Progressing")["reason"] == "DeploymentPaused"
+        await client.patch(DEPLOYMENT, "web", {"spec": {"paused": None}}, "default")
+        await status_becomes(client, replicas=3, availableReplicas=3, updatedReplicas=3)
+        assert await replica_sets(client) == {"web": 0, "web:2": 3}
+
+
+async def test_a_rollout_that_stands_still_for_too_long_is_told_and_one_that_goes_on_is_told_too(
+    client: Client,
+) -> None:
+    async with controlled(client):  # there is no node yet
+        await client.create(deployment(1, progressDeadlineSeconds=1))
+
+        async def reason() -> str:
+            return str(condition(await client.get(DEPLOYMENT, "web", "default"), "Progressing").get("reason"))
+
+        async def is_late() -> bool:
+            return await reason() == "ProgressDeadlineExceeded"
+
+        async def is_done() -> bool:
+            return await reason() == "NewReplicaSetAvailable"
+
+        await eventually(is_late, "the deadline is exceeded")
+        stuck = await client.get(DEPLOYMENT, "web", "default")
+        assert condition(stuck, "Progressing")["status"] == "False"
+        await add_node(client, "a")
+        await eventually(is_done, "the rollout is done after all")
+
+
+async def test_a_pod_is_available_when_it_has_been_ready_for_long_enough(client: Client) -> None:
+    await add_node(client, "a")
+    async with controlled(client):
+        await client.create(deployment(1, minReadySeconds=10**9, progressDeadlineSeconds=FOR_EVER_S))
+        await status_becomes(client, readyReplicas=1, availableReplicas=0)
+        await client.patch(DEPLOYMENT, "web", {"spec": {"minReadySeconds": 0}}, "default")
+        await status_becomes(client, readyReplicas=1, availableReplicas=1)
 
 
 async def test_old_replica_sets_beyond_the_limit_are_removed(client: Client) -> None:

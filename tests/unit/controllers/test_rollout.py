@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from testbed.controllers.rollout import Scale, Strategy, next_scales, strategy_of
+from testbed.controllers.rollout import Scale, Strategy, next_scales, paused_scales, strategy_of
 
 
 @pytest.mark.parametrize(
@@ -28,6 +28,26 @@ def test_recreate_waits_until_the_old_pods_have_gone() -> None:
     strategy, old = Strategy(recreate=True), [Scale("old", 3, 3)]
     assert next_scales(3, strategy, Scale("new", 0, 0), old, old_pods_remain=True) == {"old": 0, "new": 0}
     assert next_scales(3, strategy, Scale("new", 0, 0), [], old_pods_remain=False) == {"new": 3}
+
+
+@pytest.mark.parametrize(
+    ("replicas", "there", "expected"),
+    [
+        (5, [("old", 0), ("new", 2)], {"old": 0, "new": 5}),
+        (5, [("old", 2), ("new", 0)], {"old": 5, "new": 0}),
+        (5, [("old", 0), ("new", 0)], {"old": 0, "new": 5}),
+        (0, [("old", 2), ("new", 2)], {"old": 0, "new": 0}),
+        (19, [("old", 8), ("new", 4)], {"old": 14, "new": 7}),
+        (20, [("old", 6), ("new", 6)], {"old": 11, "new": 11}),
+        (19, [("old", 6), ("new", 6)], {"old": 10, "new": 11}),
+        (5, [], {}),
+    ],
+)
+def test_what_is_paused_is_scaled_in_the_measure_in_which_it_is(
+    replicas: int, there: list[tuple[str, int]], expected: dict[str, int]
+) -> None:
+    scales = [Scale(name, count, count) for name, count in there]
+    assert paused_scales(replicas, Strategy(surge=2), scales) == expected
 
 
 def test_pods_that_are_of_no_use_go_first() -> None:

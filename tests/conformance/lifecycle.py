@@ -125,7 +125,7 @@ async def a_status_has_a_life_of_its_own(bed: Bed) -> None:
     read = await bed.client.get(SERVICE, "web", bed.namespace, subresource="status")
     assert (spec(read), status(read)) == (spec(updated), status(updated))
     written = await bed.client.patch(SERVICE, "web", {"status": {"conditions": None}}, bed.namespace)
-    assert status(written) == status(updated), "a patch of the object itself has changed its status"
+    assert status(written)["conditions"] == [first, second], "a patch of the object itself has changed its status"
     await _delete_collection(bed)
 
 

@@ -10,6 +10,9 @@ from testbed.api.objects import Object, is_deleting, is_ready, name, namespace, 
 from testbed.controllers.cluster import has_ended, node_of
 
 IPV4, IPV6 = "IPv4", "IPv6"
+SAME_NODE = "PreferSameNode"
+NEAR = ("PreferClose", "PreferSameZone", SAME_NODE)
+"""The values of trafficDistribution; the first two mean the same (KEP-3015)."""
 
 
 @dataclass(frozen=True, order=True)
@@ -70,7 +73,17 @@ def endpoint_of(service: Object, pod: Object, family: str, zone: str) -> dict[st
         "targetRef": target_of(pod),
         **({"hostname": hostname} if (hostname := hostname_in(service, pod)) else {}),
         **({"zone": zone} if zone else {}),
+        **({"hints": hints} if ready and (hints := hints_for(service, node_of(pod), zone)) else {}),
     }
+
+
+def hints_for(service: Object, node: str, zone: str) -> dict[str, Any]:
+    """For which clients an endpoint there is meant, by the Service's trafficDistribution: those of its zone, and with
+    PreferSameNode of its node. Empty: for all."""
+    wanted = spec(service).get("trafficDistribution")
+    zones = {"forZones": [{"name": zone}]} if wanted in NEAR and zone else {}
+    nodes = {"forNodes": [{"name": node}]} if wanted == SAME_NODE and node else {}
+    return {**zones, **nodes}
 
 
 def target_of(pod: Object) -> dict[str, str]:
@@ -96,3 +109,6 @@ def _resolved(target: int | str | None, protocol: str, pod: Object) -> int:
 def _container_ports(pod: Object) -> Iterable[dict[str, Any]]:
     for container in spec(pod).get("containers") or []:
         yield from container.get("ports") or []
+    for container in spec(pod).get("initContainers") or []:
+        if container.get("restartPolicy") == "Always":  # a sidecar (KEP-753)
+            yield from container.get("ports") or []

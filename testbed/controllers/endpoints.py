@@ -28,6 +28,7 @@ PACE_S = 0.25
 """Whoever is in a hurry reads EndpointSlices: rewriting all addresses for each pod of a wave helps nobody."""
 MOST_ADDRESSES = 1000
 OVER_CAPACITY = "endpoints.kubernetes.io/over-capacity"
+MANAGED_BY_LABEL, MANAGED_BY = "endpoints.kubernetes.io/managed-by", "endpoint-controller"
 
 
 class EndpointsObjects:
@@ -47,11 +48,12 @@ class EndpointsObjects:
             return
         held = self._cluster.endpoints.items.get(which)
         wanted = endpoints_of(service, selected_pods(self._cluster, service))
+        wanted["metadata"]["annotations"] |= _notes_of_others(held or {})
         if held is None:
             self._cluster.endpoints.learn(await self._client.create(wanted))
         elif any(_said(held, field) != _said(wanted, field) for field in ("labels", "annotations", "subsets")):
-            meta = {**wanted["metadata"], "resourceVersion": metadata(held)["resourceVersion"]}
-            self._cluster.endpoints.learn(await self._client.update({**wanted, "metadata": meta}))
+            wanted["metadata"]["resourceVersion"] = metadata(held)["resourceVersion"]
+            self._cluster.endpoints.learn(await self._client.update(wanted))
 
     def _pod_changed(self, _: Key, old: Object | None, new: Object | None) -> None:
         if old is None or new is None or fingerprint(old) != fingerprint(new):
@@ -71,7 +73,7 @@ def endpoints_of(service: Object, pods: Sequence[Object]) -> Object:
         "metadata": {
             "name": name(service),
             "namespace": namespace(service),
-            "labels": {**labels(service), **headless},
+            "labels": {**labels(service), **headless, MANAGED_BY_LABEL: MANAGED_BY},
             "annotations": {OVER_CAPACITY: "truncated"} if len(told) > MOST_ADDRESSES else {},
             "ownerReferences": [owner_reference(service)],
         },
@@ -102,6 +104,11 @@ def _publishes_unready(service: Object) -> bool:
 
 def _counts_as_ready(service: Object, pod: Object) -> bool:
     return _publishes_unready(service) or is_ready(pod)
+
+
+def _notes_of_others(endpoints: Object) -> dict[str, str]:
+    notes = metadata(endpoints).get("annotations") or {}
+    return {key: value for key, value in notes.items() if key != OVER_CAPACITY}
 
 
 def _said(endpoints: Object, field: str) -> Any:

@@ -42,6 +42,7 @@ from tests.unit.controllers.harness import (
 )
 
 WEB = {"app": "web"}
+ENDPOINTS_MANAGED_BY = "endpoints.kubernetes.io/managed-by"
 
 
 async def conditions_become(client: Client, **wanted: bool) -> None:
@@ -252,6 +253,46 @@ async def test_endpoints_objects_tell_the_same_in_subsets(client: Client) -> Non
         assert [address["targetRef"]["name"] for address in subset["addresses"]] == ["one"]
         assert [address["targetRef"]["name"] for address in subset["notReadyAddresses"]] == ["two"]
         assert subset["ports"] == [{"name": "", "protocol": "TCP", "port": 80}]
+
+
+async def test_hints_come_and_go_with_the_traffic_distribution(client: Client) -> None:
+    await add_node(client, "a", labels={ZONE_LABEL: "north"})
+    async with controlled(client):
+        await client.create(service())
+        await client.create(pod("one", labels=WEB))
+        await addresses_become(client, "web", {"10.244.0.2"})
+        zone, node = {"forZones": [{"name": "north"}]}, {"forNodes": [{"name": "a"}]}
+        for distribution, hints in (("PreferClose", zone), ("PreferSameNode", zone | node), (None, {})):
+            await client.patch(SERVICE, "web", {"spec": {"trafficDistribution": distribution}}, "default")
+
+            async def check(hints: dict[str, Any] = hints) -> bool:
+                return [endpoint.get("hints", {}) for endpoint in await endpoints(client, "web")] == [hints]
+
+            await eventually(check, f"the hints are {hints}")
+
+
+async def test_endpoints_keep_the_annotations_of_others(client: Client) -> None:
+    await add_node(client, "a")
+    async with controlled(client):
+        await client.create(service())
+        await client.create(pod("one", labels=WEB))
+        await addresses_become(client, "web", {"10.244.0.2"})
+
+        async def told() -> Object | None:
+            found = [each for each in (await client.list(ENDPOINTS)).items if each.get("subsets")]
+            return found[0] if found else None
+
+        assert (
+            labels(await eventually(told, "the Endpoints tell it too"))[ENDPOINTS_MANAGED_BY] == "endpoint-controller"
+        )
+        await client.patch(ENDPOINTS, "web", {"metadata": {"annotations": {"mine": "x"}}}, "default")
+        await client.delete(POD, "one", "default")
+
+        async def empty() -> bool:
+            found = await client.get(ENDPOINTS, "web", "default")
+            return annotations(found) == {"mine": "x"} and not found.get("subsets")
+
+        await eventually(empty, "the Endpoints follow, annotation and all")
 
 
 async def test_two_hundred_pods_share_slices_of_at_most_a_hundred(client: Client) -> None:

@@ -21,6 +21,7 @@ import docker
 
 from testbed.agent.docker_names import BEFORE_LABEL, CLUSTER_LABEL, DAEMON, HOLDERS, NODE, PORT_LABEL, SWITCH, Names
 from testbed.network.sysctls import WHERE_PRESENT
+from testbed.proxy.ipvs import SYSCTLS as IPVS_SYSCTLS
 from testbed.runtime import docker_bootstrap as bootstrap
 from testbed.runtime import docker_objects as objects
 from testbed.runtime.docker_objects import Found
@@ -96,8 +97,13 @@ class Creation:
 
 
 def optional_sysctls() -> dict[str, str]:
-    """Those of the pod network that exist only where their module is loaded, and do here."""
-    return {name: value for name, value in WHERE_PRESENT.items() if (SYSCTLS / name.replace(".", "/")).exists()}
+    """Those of the pod network, and of proxy mode ipvs, that exist only where their module is loaded, and do here.
+
+    Given to every node, whatever its proxy: a change of mode must not need another container.
+    """
+    of_ipvs = IPVS_SYSCTLS if (SYSCTLS / "net/ipv4/vs").exists() else {}
+    wanted = {**WHERE_PRESENT, **of_ipvs}
+    return {name: value for name, value in wanted.items() if (SYSCTLS / name.replace(".", "/")).exists()}
 
 
 def free_port() -> int:

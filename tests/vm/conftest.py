@@ -1,0 +1,26 @@
+"""One virtual machine for all tests of this tier."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tests.vm.machine import Machine, why_not
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory that both sides write to."""
+    return tmp_path_factory.mktemp("shared")
+
+
+@pytest.fixture(scope="session")
+def machine(shared: Path) -> Iterator[Machine]:
+    """A machine that has booted; skipped, with the reason, where none can be."""
+    if reason := why_not():
+        pytest.skip(reason)
+    with closing(Machine(shared)) as machine:
+        yield machine

@@ -11,6 +11,7 @@ from testbed.compare.load import ClusterPlan, Comparison
 from testbed.compare.placement import Placement
 from testbed.compare.workloads import workloads
 from testbed.errors import CommandFailed
+from testbed.runtime import capabilities
 from testbed.runtime.dns import decided
 from testbed.runtime.lifecycle import settle
 from testbed.runtime.protocol import Endpoint, Progress, Runtime
@@ -26,13 +27,15 @@ class LeftBehind(CommandFailed):
 
 
 def plan_cluster(cluster: ClusterPlan, runtime: Runtime) -> ClusterSpec:
-    """The spec of one cluster, called as the comparison names it; BadInput with file and line."""
+    """The spec of one cluster, called as the comparison names it; BadInput with file and line, and MachineLacks where
+    a node's proxy mode cannot be run."""
     metadata = cluster.topology.metadata.model_copy(update={"name": cluster.name})
     with cluster.source.source.blamed():
         spec = plan(cluster.topology.model_copy(update={"metadata": metadata}), runtime=runtime.name)
     spec, about_dns = decided(spec)
     if about_dns:
         log.warning("%s", about_dns)
+    capabilities.require_proxies(spec, capabilities.known(capabilities.needs(spec.nodes)))
     return spec
 
 

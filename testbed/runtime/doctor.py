@@ -10,6 +10,7 @@ import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from testbed.errors import CommandFailed, MachineLacks
 from testbed.runtime.anchors import USER_NAMESPACES
@@ -18,6 +19,8 @@ from testbed.runtime.choose import engine_silence
 
 NETNS, DOCKER, BOTH = "netns", "docker", "docker and netns"
 LEAST_CORES = 2
+PROTOCOLS = Path("/etc/protocols")
+"""By which libnftables says `tcp` and not `6`, when rules are read back and compared."""
 _NAME = re.compile(r"[A-Za-z0-9._-]+")
 
 
@@ -91,6 +94,8 @@ def _programs() -> Iterator[Check]:
     ):
         path = shutil.which(program, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
         yield Check(program, bool(path), path or "not installed", need, "" if path else fix)
+    is_there, fix = PROTOCOLS.exists(), "sudo apt-get install netbase"
+    yield Check("protocol names", is_there, str(PROTOCOLS) if is_there else f"no {PROTOCOLS}", NETNS, fix)
 
 
 def _engine() -> Check:

@@ -113,8 +113,9 @@ class IptablesMode:
         return frozenset() if serves_every_address(here) else node_addresses(self._links, here)
 
     def _is_deserted(self, table: str) -> bool:
-        chains = parse(self._nft.list(f"table ip {table}")).rules.values()
-        return bool(chains) and all(len(rules) == 1 and rules[0].endswith("policy accept;") for rules in chains)
+        listed = self._nft.list(f"table ip {table}")
+        chains = parse(listed).rules.values()
+        return bool(listed) and all(len(rules) == 1 and rules[0].endswith("policy accept;") for rules in chains)
 
 
 def _endpoints(ports: Ports, which: Iterable[Key]) -> int:

@@ -32,6 +32,9 @@ FIXED: dict[Chain, tuple[str, ...]] = {
 """Chains that are the same everywhere. As with a kube-proxy that finds nf_conntrack_tcp_be_liberal set, none of them
 drops invalid packets. The canary is there to be missed."""
 
+_UNUSED = (Chain("filter", "KUBE-NODEPORTS"),)
+"""Here kube-proxy accepts what asks for the health of a node, against a firewall that the nodes here do not have."""
+
 _NEW = "-m conntrack --ctstate NEW -m comment --comment"
 _OUTSIDE, _PORTALS = "kubernetes externally-visible service portals", "kubernetes service portals"
 _FIREWALL = "kubernetes load balancer firewall"
@@ -69,7 +72,7 @@ def serves_every_address(here: Here) -> bool:
 
 def is_ours(chain: Chain) -> bool:
     """Whether the chain is kube-proxy's, of whatever version."""
-    return chain in FIXED or chain in DISPATCHING or chain.name.startswith(_PREFIXES)
+    return chain in FIXED or chain in DISPATCHING or chain in _UNUSED or chain.name.startswith(_PREFIXES)
 
 
 def is_jump(rule: str) -> bool:

@@ -19,11 +19,12 @@ from testbed.waiting import wait_until_async
 from tests.conformance.manifests import HTTP
 from tests.e2e.asking import INPOD, Answer, Question, ask, evaluate, value
 from tests.e2e.clusters import Cluster
+from tests.tiers import SLOWNESS
 
 INNODE = Path(__file__).with_name("innode.py")
 _Meanwhile = AbstractAsyncContextManager[asyncio.Task[Answer]]
-READY_S = 30.0
-PROGRAMMED_S = 10.0
+READY_S = 30.0 * SLOWNESS
+PROGRAMMED_S = 10.0 * SLOWNESS
 """A bound for service rules to follow; how fast they do is for the benchmarks."""
 
 

@@ -9,11 +9,12 @@ from testbed.errors import TimedOut
 from testbed.waiting import wait_until_async
 from tests.conformance.bed import PROGRAMMED_S, Bed, Running
 from tests.e2e.asking import Answer
+from tests.tiers import SLOWNESS
 
 Wanted = Callable[[Answer], bool]
 REQUESTS = 60
 """With three backends, missing one in 60 draws happens once in 10^10 runs."""
-SILENCE_S = 0.5
+SILENCE_S = 0.5 * SLOWNESS
 """Who has not answered by then says nothing: everything is on one machine."""
 UNDEFINED = {"iptables": "TIMEOUT"}
 """What becomes of a connection to a port that a ClusterIP does not have, where that is not REFUSED: iptables knows only

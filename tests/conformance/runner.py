@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from testbed.errors import TestbedError
 from tests.conformance.bed import NotApplicable, Subject, bed
 from tests.conformance.rows import Row
+from tests.tiers import SLOWNESS
 
 SIDE_BY_SIDE = 4
-LIMIT_S = 90.0
+LIMIT_S = 90.0 * SLOWNESS
 
 
 @dataclass(frozen=True)

@@ -16,12 +16,13 @@ import yaml
 from testbed.client.http import HttpClient
 from tests.e2e.command import Ran, cli
 from tests.e2e.machine import Machine, assert_nothing_left, has_docker
+from tests.tiers import SLOWNESS
 
 ROOT = Path(__file__).resolve().parents[2]
 TOPOLOGIES = ROOT / "topologies"
-UP_S = 180
+UP_S = 180 * SLOWNESS
 """A bound, not a target: the first `up` on docker may build images."""
-DOWN_S = 60
+DOWN_S = 60 * SLOWNESS
 
 
 def why_not(runtime: str) -> str:

@@ -25,6 +25,7 @@ from testbed.network.sysctls import ensure_sysctls
 from testbed.proxy.mode import Mode
 from testbed.proxy.virtualport import Endpoint, Here, Ports, VirtualPort
 from tests.kernel.lab import Lab
+from tests.tiers import SLOWNESS
 
 NODE, OTHER, CLIENT, SWITCH = "tb-c-node", "tb-c-other", "tb-c-client", "tb-c-switch"
 PODS = {"a": "10.244.1.2", "b": "10.244.1.3", "c": "10.244.1.4", "d": "10.244.2.2"}
@@ -32,7 +33,7 @@ ADDRESSES = {**PODS, "node": "198.18.0.2", "client": "198.18.0.9", "other": "198
 SECOND_ADDRESS = "192.0.2.2"
 """Of the node, on its underlay device."""
 TARGET = 8080
-SILENCE_S = 0.25
+SILENCE_S = 0.25 * SLOWNESS
 """What is dropped is waited for so long."""
 
 HERE = Here(

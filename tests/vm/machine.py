@@ -18,7 +18,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,8 @@ BOOT_S = 180.0
 """20 s on an idle machine."""
 OFF_S = 20.0
 MEMORY = "3G"
+SLOWNESS = "8"
+"""By which the bounds of tests grow inside."""
 CHECKOUT = Path(__file__).resolve().parents[2]
 BUILD = "build"
 """Where programs of the checkout write their results; inside, this is a directory of what is shared."""
@@ -95,13 +97,13 @@ class Machine:
             if done.code:
                 raise MachineDied(f"{command[0]} inside the virtual machine: {done.output}")
 
-    def run(self, argv: Sequence[str], *, timeout_s: float, env: Mapping[str, str] | None = None) -> Done:
+    def run(self, argv: Sequence[str], *, timeout_s: float) -> Done:
         """Run a program to its end, as root, in the directory of the checkout. It is killed after `timeout_s`.
 
         MachineDied where the machine has.
         """
         assert self._process.stdin
-        request = {"argv": list(argv), "env": dict(env or {}), "timeout_s": timeout_s}
+        request = {"argv": list(argv), "env": {"TESTBED_SLOWNESS": SLOWNESS}, "timeout_s": timeout_s}
         self._process.stdin.write(json.dumps(request).encode() + b"\n")
         self._process.stdin.flush()
         answer = self._answer(timeout_s + 60)

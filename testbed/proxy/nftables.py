@@ -40,9 +40,9 @@ from testbed.proxy.virtualport import Here, Ports, VirtualPort
 
 log = logging.getLogger(__name__)
 
-_CHUNK = 60_000
-"""Characters to a transaction, about 1,500 elements: a third of what fits into the socket buffer that the kernel allows
-a plain user by default (net.core.wmem_max, 208 KiB, doubled), and 6 MB of memory in libnftables."""
+_CHUNK = 20_000
+"""Characters to a transaction, about 500 elements: a ninth of what fits into the socket buffer that the kernel allows a
+plain user by default (net.core.wmem_max, 208 KiB, doubled), 2 MB of memory in libnftables, and no slower than more."""
 _BATCH = 250
 """Services whose elements are computed together."""
 

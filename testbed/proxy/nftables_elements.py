@@ -43,11 +43,11 @@ def elements(ports: Iterable[VirtualPort], node_addresses: Collection[IPv4Addres
         found["cluster-ips", str(port.cluster_ip)] = ""
         _internal(found, port)
         for address in port.external_ips:
-            _external(found, port, f"{address} . {port.protocol} . {port.port}")
+            _external(found, port, f"{address!s} . {port.protocol} . {port.port}")
         for address in port.load_balancer_ips:
-            _load_balancer(found, port, f"{address} . {port.protocol} . {port.port}")
+            _load_balancer(found, port, f"{address!s} . {port.protocol} . {port.port}")
         for address in node_addresses if port.node_port else ():
-            _external(found, port, f"{address} . {port.protocol} . {port.node_port}")
+            _external(found, port, f"{address!s} . {port.protocol} . {port.node_port}")
     return found
 
 
@@ -117,7 +117,7 @@ def endpoint_marks(endpoints: Iterable[Endpoint]) -> dict[Endpoint, int]:
 
 
 def _internal(found: dict[Name, str], port: VirtualPort) -> None:
-    key = f"{port.cluster_ip} . {port.protocol} . {port.port}"
+    key = f"{port.cluster_ip!s} . {port.protocol} . {port.port}"
     if port.internal:
         found["services", key] = _way(found, port, key, port.internal)
     elif port.internal_refusal == "drop":  # what is to be refused is so, like every port that nobody has defined
@@ -156,7 +156,7 @@ def _way(
     if port.affinity_s:
         return _sticky_way(found, port, key, endpoints, first_slot)
     for slot, (address, number) in enumerate(endpoints, first_slot):
-        found["endpoints", f"{key} . {slot}"] = f"{address} . {number}"
+        found["endpoints", f"{key} . {slot}"] = f"{address!s} . {number}"
     return f"goto {'local' if first_slot else 'lb'}-{len(endpoints)}"
 
 

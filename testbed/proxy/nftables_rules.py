@@ -105,7 +105,7 @@ def fixed_chains(here: Here) -> dict[str, tuple[str, ...]]:
     return {
         "refuse": ("reject with tcp reset", "reject"),
         "dispatch": (
-            f"{_BY_KEY} @services",
+            *_twice(f"{_BY_KEY} @services"),
             "ip daddr @cluster-ips goto refuse",
             f"ip daddr {here.service_cidr} drop",
         ),
@@ -133,7 +133,7 @@ def counted_chain(name: str) -> tuple[str, ...]:
     """The rules of a chain whose name ends in a number: of endpoints, or of seconds.
 
     A packet that was sent to lb-8 just before its Service shrank to two endpoints may find its slot gone: each of these
-    chains ends in the way to the one of its kind that takes the first slot.
+    chains ends in the way to the one of its kind that takes the first slot. There, see `_twice`.
     """
     kind, _, number = name.rpartition("-")
     if kind == "remember":
@@ -141,7 +141,8 @@ def counted_chain(name: str) -> tuple[str, ...]:
     slot = f"{_KEY} . {_NUMGEN} {number}{f' offset {LOCAL_SLOTS}' if kind.endswith('local') else ''}"
     if kind.startswith("pick"):
         return f"ct mark set {slot} map @slots", *((f"ct mark 0x00000000 goto {kind}-1",) if number != "1" else ())
-    return f"{_DNAT} {slot} map @endpoints", f"goto {kind}-1" if number != "1" else "drop"
+    dnat = f"{_DNAT} {slot} map @endpoints"
+    return (dnat, f"goto {kind}-1") if number != "1" else (*_twice(dnat), "drop")
 
 
 def duration(seconds: int) -> str:
@@ -157,6 +158,12 @@ def duration(seconds: int) -> str:
 def _made(table: str, name: str, rules: Iterable[str]) -> str:
     added = "".join(f"add rule ip {table} {name} {rule}\n" for rule in rules)
     return f"add chain ip {table} {name}\nflush chain ip {table} {name}\n{added}"
+
+
+def _twice(rule: str) -> tuple[str, str]:
+    """For an element that changes its value: a look-up that began before the commit and is not done when it ends may
+    find neither the old value nor the new one. One that begins afterwards finds the new one."""
+    return rule, rule
 
 
 def _sticky(pickers: str) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from testbed.errors import KernelError
 from testbed.kernel.links import Links, Nft
 from testbed.proxy import kubeproxy_rules as rules
 from testbed.proxy import kubeproxy_script as script
-from testbed.proxy.kubeproxy_claims import Claims
+from testbed.proxy.claims import Claims
 from testbed.proxy.kubeproxy_explain import explain
 from testbed.proxy.kubeproxy_listing import Listing, differences, parse
 from testbed.proxy.kubeproxy_rules import Element, Objects
@@ -37,7 +37,7 @@ class KubeProxyMode:
         self._table = TABLE
         self._here: Here | None = None
         self._addresses: frozenset[IPv4Address] = frozenset()
-        self._claims = Claims()
+        self._claims: Claims[Element, str] = Claims()
         self._stale: set[str] = set()
 
     def load(self, ports: Ports, here: Here) -> None:
@@ -104,7 +104,7 @@ class KubeProxyMode:
             self._nft.load("".join(f"delete {each}\n" for each in found))
         return True
 
-    def _wanted(self, ports: Ports, here: Here, claims: Claims) -> Objects:
+    def _wanted(self, ports: Ports, here: Here, claims: Claims[Element, str]) -> Objects:
         wanted = _objects(ports, ports, here)
         wanted.elements.update(claims.settled())
         wanted.elements.update(rules.node_port_ips(here, self._addresses))
@@ -157,8 +157,8 @@ def _claims(ports: Ports, service: Key, here: Here) -> dict[Element, str]:
     return {element: value for port in ports.get(service, ()) for element, value in rules.claims(port, here).items()}
 
 
-def _claims_of_all(ports: Ports, here: Here) -> Claims:
-    found = Claims()
+def _claims_of_all(ports: Ports, here: Here) -> Claims[Element, str]:
+    found: Claims[Element, str] = Claims()
     for service in ports:
         found.add(service, _claims(ports, service, here))
     return found

@@ -1,5 +1,6 @@
 import asyncio
 import time
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -24,6 +25,7 @@ from testbed.api.wellknown import LAST_CHANGE_TRIGGER_TIME, SERVICE_NAME_LABEL, 
 from testbed.client.fake import FakeClient
 from testbed.client.informer import Informer
 from testbed.client.protocol import Client
+from testbed.controllers.endpointslices import PACE_S
 from tests.unit.client.clients import fake
 from tests.unit.controllers.harness import (
     add_node,
@@ -298,14 +300,21 @@ async def test_endpoints_keep_the_annotations_of_others(client: Client) -> None:
 async def test_two_hundred_pods_share_slices_of_at_most_a_hundred(client: Client) -> None:
     await add_node(client, "a")
     async with controlled(client):
+        versions = Informer(client, ENDPOINT_SLICE)
+        written = Counter[str]()
+        versions.on_change(lambda which: written.update([which.name]))
         await client.create(service())
+        begun = time.monotonic()
         await client.create(deployment(203))
 
         async def complete() -> bool:
             found = await endpoints(client, "web")
             return len(found) == 203 and all(endpoint["conditions"]["ready"] for endpoint in found)
 
-        await eventually(complete, "all pods are endpoints")
+        async with running(versions.run()):
+            await eventually(complete, "all pods are endpoints")
+        rounds = (time.monotonic() - begun) / PACE_S + 1
+        assert max(written.values()) <= rounds, "a wave costs versions by its length, not by its pods"
         assert sorted(len(slice_["endpoints"]) for slice_ in await slices_of(client, "web")) == [3, 100, 100]
         await client.patch(DEPLOYMENT, "web", {"spec": {"replicas": 0}}, "default", subresource="scale")
         await addresses_become(client, "web", set())

@@ -158,3 +158,14 @@ def test_any_sequence_of_pods_ends_in_slices_that_say_exactly_what_is(
         assert all(slice_["endpoints"] for slice_ in held) or len(held) == 1
         assert planned(wanted, held, LATER) == Writes()
     assert len(held) == 1
+
+
+@given(st.sets(st.integers(0, 1200), min_size=1), st.sets(st.integers(0, 1200), max_size=40), st.integers(0, 300))
+def test_a_change_costs_the_slices_it_touches_and_not_all(have: set[int], leaving: set[int], coming: int) -> None:
+    held = applied([], planned({HTTP: endpoints(*have)}))
+    left = have - leaving
+    wanted = {HTTP: endpoints(*left, *range(2000, 2000 + coming))}
+    touched = sum(any(f"u{n}" == e["targetRef"]["uid"] for n in leaving for e in each["endpoints"]) for each in held)
+    writes = planned(wanted, held)
+    assert len(writes.create) + len(writes.update) <= touched + 1 + -(-coming // MOST_ENDPOINTS)
+    assert len(writes.delete) <= touched

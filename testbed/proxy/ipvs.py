@@ -20,6 +20,7 @@ What IPVS cannot do, and this mode therefore does not:
 - With affinity a client may have one endpoint by the ClusterIP and another one by the node port: each virtual server
   remembers its own clients.
 - Every address of a Service answers pings, because it is the node's own.
+- A connection on which nothing is said for 15 minutes is forgotten (IPVS' own default; connection tracking: 5 days).
 
 What others may rely on: all virtual servers of the node, the device and the tables are ours alone; nothing is marked.
 """

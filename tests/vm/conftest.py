@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.tiers import FULL, ONLY_IN_FULL
 from tests.vm.machine import Machine, why_not
 
 
@@ -18,9 +19,10 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def machine(shared: Path) -> Iterator[Machine]:
-    """A machine that has booted; skipped, with the reason, where none can be."""
-    if reason := why_not():
+def machine(request: pytest.FixtureRequest, shared: Path) -> Iterator[Machine]:
+    """A machine that has booted; skipped, with the reason, where none can be, or where nobody asked for it."""
+    is_named = any("tests/vm" in argument for argument in request.config.args)
+    if reason := why_not() or ("" if FULL or is_named else ONLY_IN_FULL):
         pytest.skip(reason)
     with closing(Machine(shared)) as machine:
         yield machine

@@ -115,6 +115,23 @@ def wires(spec: ClusterSpec, host: str) -> list[Wire]:
     return found
 
 
+def neighbours(spec: ClusterSpec, host: str, bridge: str) -> dict[IPv4Address, str]:
+    """Who is at which MAC on the network of that bridge: the gateway first, then all places of the host.
+
+    Known from the start, nobody asks by ARP, and the kernel's table of neighbours, which all namespaces of the machine
+    share, does not count them: it would overflow (gc_thresh3, 1024) where 32 nodes know 32.
+    """
+    gateway = spec.underlay.gateway if bridge == UNDERLAY else spec.underlay.outside_gateway
+    found = {gateway: bridge_mac(spec, host, bridge)}
+    return found | {wire.address.ip: wire.mac for wire in wires(spec, host) if wire.bridge == bridge}
+
+
+def bridge_mac(spec: ClusterSpec, host: str, bridge: str) -> str:
+    """The MAC of the switch on that bridge."""
+    underlay = spec.underlay
+    return stable_mac(min(underlay.gateway, spec.host(host).switch) if bridge == UNDERLAY else underlay.outside_gateway)
+
+
 class Wiring:
     """Makes the wires of one host, and keeps a handle for the devices of each of its nodes."""
 
@@ -131,14 +148,15 @@ class Wiring:
 
         Must not run twice at a time. KernelError.
         """
-        self._sync_switch(spec)
+        known = {bridge: neighbours(spec, self._host, bridge) for bridge in (UNDERLAY, OUTSIDE)}
+        self._sync_switch(spec, known)
         wanted = wires(spec, self._host)
         for link in self._switch.links():
             if link.name.startswith(PORT_PREFIX) and link.name not in {wire.port for wire in wanted}:
                 self._switch.delete_link(link.name)
         for name in self._handles.keys() - {wire.place for wire in wanted}:
             self._handles.pop(name)[1].close()
-        return {wire.place for wire in wanted if self._sync_wire(wire, spec) and wire.node}
+        return {wire.place for wire in wanted if self._sync_wire(wire, spec, known[wire.bridge]) and wire.node}
 
     def places(self, spec: ClusterSpec) -> dict[str, int]:
         """The namespace of each place that exists now, by its inode: another number is another namespace."""
@@ -159,7 +177,7 @@ class Wiring:
         self._switch.set_blackholes([cidr] if cidr else [], protocol=BALANCED)
         self._switch.set_routes(UNDERLAY, routes, protocol=BALANCED)
 
-    def _sync_switch(self, spec: ClusterSpec) -> None:
+    def _sync_switch(self, spec: ClusterSpec, known: Mapping[str, Mapping[IPv4Address, str]]) -> None:
         underlay = spec.underlay
         self._kernel.make_router()
         self._switch.ensure_up("lo")
@@ -167,15 +185,17 @@ class Wiring:
             (UNDERLAY, {underlay.gateway, spec.host(self._host).switch}, underlay.cidr),
             (OUTSIDE, {underlay.outside_gateway}, underlay.outside_cidr),
         ):
-            self._switch.ensure_bridge(bridge, mtu=underlay.mtu, mac=stable_mac(min(gateways)))
+            self._switch.ensure_bridge(bridge, mtu=underlay.mtu, mac=bridge_mac(spec, self._host, bridge))
             self._switch.set_addresses(bridge, [IPv4Interface((gateway, network.prefixlen)) for gateway in gateways])
+            others = {ip: mac for ip, mac in known[bridge].items() if ip not in gateways}
+            self._switch.set_neighbours(bridge, others)
         if self._rules is None:
             self._rules = self._kernel.nft()
             self._rules.load(RULES)
         elif self._rules.was_edited():
             self._rules.load(RULES)
 
-    def _sync_wire(self, wire: Wire, spec: ClusterSpec) -> bool:
+    def _sync_wire(self, wire: Wire, spec: ClusterSpec, known: Mapping[IPv4Address, str]) -> bool:
         netns = self._place(wire.place)
         if netns is None:
             log.info("%s has no namespace yet", wire.place)
@@ -188,6 +208,7 @@ class Wiring:
         there.ensure_up("lo")
         there.set_addresses(wire.device, [wire.address])
         there.set_routes(wire.device, {DEFAULT_ROUTE: Hop(via=wire.gateway)})
+        there.set_neighbours(wire.device, {ip: mac for ip, mac in known.items() if ip != wire.address.ip})
         if wire.node and wire.node.pod_cidr:
             ensure_node(there, wire.node, spec.network)
         return True

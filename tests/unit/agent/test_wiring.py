@@ -131,3 +131,20 @@ def test_addresses_of_load_balancers_lead_to_nodes_and_the_rest_of_their_network
     host.wiring.balance(None, {})
     assert host.switch.routes("underlay", protocol=BALANCED) == {}
     assert host.switch.blackholes(protocol=BALANCED) == set()
+
+
+def test_everybody_knows_everybody_on_the_same_network_from_the_start(host: Host) -> None:
+    host.add("client")
+    spec = cluster(node("a", 1), node("b", 2), node("client", 9, role="external"))
+    host.wiring.sync(spec)
+    switch, control_plane = IPv4Address("198.18.0.1"), IPv4Address("198.18.0.2")
+    a, b, client = (each.address.ip for each in spec.nodes)
+    assert host.at("a").neighbours("eth0").keys() == {switch, control_plane, b}
+    assert host.at("a").neighbours("eth0")[b] == spec.nodes[1].mac
+    assert host.at("client").neighbours("eth0").keys() == {IPv4Address("203.0.113.1")}
+    assert host.switch.neighbours("underlay").keys() == {control_plane, a, b}
+    assert host.switch.neighbours("outside") == {client: spec.nodes[2].mac}
+    [underlay] = [link for link in host.switch.links() if link.name == "underlay"]
+    assert host.at("b").neighbours("eth0")[switch] == underlay.mac
+    host.wiring.sync(cluster(node("a", 1)))
+    assert host.at("a").neighbours("eth0").keys() == {switch, control_plane}

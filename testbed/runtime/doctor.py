@@ -90,6 +90,12 @@ def _programs() -> Iterator[Check]:
     for program, need, fix in (
         ("nginx", NETNS, "sudo apt-get install nginx-light, then: sudo systemctl disable --now nginx"),
         ("unshare", NETNS, "sudo apt-get install util-linux"),
+        ("knotd", "DNS on netns", "sudo apt-get install knot, then: sudo systemctl disable --now knot"),
+        (
+            "unbound",
+            "forwarded names on netns",
+            "sudo apt-get install unbound, then: sudo systemctl disable --now unbound",
+        ),
         ("mmdebstrap", "docker without an image registry", "sudo apt-get install mmdebstrap"),
     ):
         path = shutil.which(program, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")

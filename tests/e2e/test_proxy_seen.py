@@ -81,20 +81,23 @@ def test_what_is_not_there_is_named(cluster: Cluster, words: tuple[str, ...], sa
 
 def test_an_element_deleted_by_hand_is_seen_and_put_back(cluster: Cluster) -> None:
     on(cluster, "proxy", "diff", "a").expect(DONE)
+
+    def seen() -> Ran | None:
+        """Whoever looks first: the daemon looks every two seconds, and puts it back, into a table of another name."""
+        deleted = on(cluster, "exec", "node/a", "--", "nft", f"delete element ip {element_of_web(cluster)}")
+        ran = on(cluster, "proxy", "diff", "a")
+        return ran if ran.code and not deleted.code else None
+
+    ran = wait_until(seen, 60, "a difference that is seen").expect(DIFFERENT)
+    assert re.fullmatch(r"\+ services \{ [0-9.]+ \. tcp \. 80 : goto lb-4 \}\n", ran.stdout)
+    assert "node a (nftables): 1 difference of what its kernel holds" in ran.stderr
+    wait_until(lambda: not on(cluster, "proxy", "diff", "a").code, HEALED_S, "the element that is put back")
+
+
+def element_of_web(cluster: Cluster) -> str:
+    """`TABLE services { KEY }`, as node a holds it now."""
     (node,) = path_of(cluster, "web", "--node", "a")["nodes"]
     (port,) = node["ports"]
     table = re.search(r"table (\S+):", port["path"][0])
-    assert table
-    key = f"{port['clusterIP']} . tcp . {port['port']}"
-
-    def seen() -> Ran | None:
-        """Whoever looks first: the daemon looks every two seconds, and puts it back."""
-        delete = f"delete element ip {table[1]} services {{ {key} }}"
-        on(cluster, "exec", "node/a", "--", "nft", delete).expect()
-        ran = on(cluster, "proxy", "diff", "a")
-        return ran if ran.code else None
-
-    ran = wait_until(seen, 60, "a difference that is seen").expect(DIFFERENT)
-    assert f"+ services {{ {key} : goto lb-4 }}" in ran.stdout.splitlines()
-    assert "node a (nftables): 1 difference of what its kernel holds" in ran.stderr
-    wait_until(lambda: not on(cluster, "proxy", "diff", "a").code, HEALED_S, "the element that is put back")
+    assert table, port["path"]
+    return f"{table[1]} services {{ {port['clusterIP']} . tcp . {port['port']} }}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from ipaddress import IPv4Address
 
 from testbed.errors import KernelError
 from testbed.kernel.ipvs import Real, RealState, Server, say
@@ -50,6 +51,10 @@ class FakeIpvs:
     def reals(self, server: Server) -> dict[Real, RealState]:
         """See Ipvs."""
         return dict(self._reals.get(server, {}))
+
+    def clients(self, server: Server) -> dict[IPv4Address, Real]:
+        """See Ipvs. Nobody connects here."""
+        return {}
 
     def count(self) -> int:
         """See Ipvs."""

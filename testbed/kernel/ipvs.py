@@ -11,7 +11,7 @@ import errno
 import logging
 import socket
 import struct
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -39,6 +39,7 @@ _REAL_ACTIVE, _REAL_INACTIVE, _REAL_PERSISTENT, _REAL_STATS, _REAL_FAMILY = rang
 _STATS_CONNECTIONS = 1
 _PERSISTENT = 0x0001
 _MASQUERADING = 0
+_CONNECTIONS = Path("/proc/thread-self/net/ip_vs_conn")
 _GET_INFO = 0x481
 """The socket option IP_VS_SO_GET_INFO, whose answer is: version, size of the connection table, virtual servers."""
 _PROTOCOLS = {"tcp": socket.IPPROTO_TCP, "udp": socket.IPPROTO_UDP, "sctp": socket.IPPROTO_SCTP}
@@ -108,6 +109,10 @@ class Ipvs(Protocol):
         """The real servers of one virtual server; none where there is no such server."""
         ...
 
+    def clients(self, server: Server) -> dict[IPv4Address, Real]:
+        """Who keeps which real server (persistence). Reads all connections of the namespace, and may take its time."""
+        ...
+
     def count(self) -> int:
         """How many virtual servers there are: cheap, whatever their number; 0 where the kernel has no IPVS."""
         ...
@@ -160,6 +165,11 @@ class NetlinkIpvs:
     def reals(self, server: Server) -> dict[Real, RealState]:
         """See Ipvs."""
         return dict(map(_parse_real, self._family.dump(_GET_REAL, nlmsg.nested(_SERVICE, _key(server)))))
+
+    def clients(self, server: Server) -> dict[IPv4Address, Real]:
+        """See Ipvs."""
+        listed = _connections() if self._netns is None else namespaces.inside(self._netns, _connections)
+        return dict(_parse_clients(listed, server))
 
     def count(self) -> int:
         """See Ipvs."""
@@ -332,6 +342,19 @@ def _parse_real(reply: Reply) -> tuple[Real, RealState]:
             persistent=nlmsg.as_int(found[_REAL_PERSISTENT]),
         ),
     )
+
+
+def _connections() -> str:
+    return _CONNECTIONS.read_text(encoding="ascii")
+
+
+def _parse_clients(listed: str, server: Server) -> Iterator[tuple[IPv4Address, Real]]:
+    """A client is bound by an entry whose client port is 0: `TCP 0AF40102 0000 0A600015 0050 0AF40103 1F90 …`."""
+    wanted = [server.protocol.upper(), "0000", server.address.packed.hex().upper(), f"{server.port:04X}"]
+    for line in listed.splitlines()[1:]:
+        protocol, client, client_port, address, port, real_address, real_port, *_ = line.split()
+        if [protocol, client_port, address, port] == wanted:
+            yield IPv4Address(int(client, 16)), Real(IPv4Address(int(real_address, 16)), int(real_port, 16))
 
 
 def _datagram_socket() -> socket.socket:

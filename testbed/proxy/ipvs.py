@@ -17,7 +17,8 @@ What IPVS cannot do, and this mode therefore does not:
 
 - With externalTrafficPolicy Local everybody is sent to endpoints of this node, also the cluster's own pods and nodes,
   which elsewhere reach all endpoints: one virtual server has one list of real servers. `explain` says so.
-- With affinity a client may have one endpoint by the ClusterIP and another one by the node port: each virtual server
+- With affinity a client keeps its endpoint until its last connection has been forgotten, two minutes after its end,
+  however short the timeout. It may have one by the ClusterIP and another one by the node port: each virtual server
   remembers its own clients.
 - Every address of a Service answers pings, because it is the node's own.
 - A connection on which nothing is said for 15 minutes is forgotten (IPVS' own default; connection tracking: 5 days).

@@ -74,6 +74,9 @@ class Found:
             f"{_persistence(self.ipvs.servers().get(server, 0))}` with {len(reals)} real servers.",
             *(f"  {_state(real, state)}" for real, state in sorted(reals.items())),
         ]
+        lines += [
+            f"  Client {who} keeps {at.address}:{at.port}." for who, at in sorted(self.ipvs.clients(server).items())
+        ]
         if key in held[rules.GUARDED]:
             allowed = sorted(each.partition(" . ")[0] for each in held[rules.ALLOWED] if each.endswith(f" . {key}"))
             lines.append(f"  Set {rules.ALLOWED} lets in {', '.join(allowed)} only.")

@@ -90,7 +90,8 @@ def chains(here: Here) -> dict[str, tuple[str, ...]]:
         "dispatch": (
             f"{_KEY} vmap @refusals",
             f"{_KEY} @guarded ip saddr . {_KEY} != @allowed-sources drop",
-            f"meta l4proto {{ tcp, udp, sctp }} ip daddr @service-ips {_KEY} != @ports goto refuse",
+            # The reset that refuses a process of the node itself goes to the same address that it came for.
+            f"ct state new meta l4proto {{ tcp, udp, sctp }} ip daddr @service-ips {_KEY} != @ports goto refuse",
         ),
     }
 

@@ -206,7 +206,9 @@ def test_affinity_ends_with_its_endpoint_and_begins_anew(cluster: ProxyLab) -> N
     assert {cluster.ask("a", "10.96.0.21", 80).pod for _ in range(15)} == {kept}
 
 
-def test_affinity_times_out_unless_it_is_used(cluster: ProxyLab) -> None:
+def test_affinity_times_out_unless_it_is_used(cluster: ProxyLab, request: pytest.FixtureRequest) -> None:
+    if request.node.callspec.params["cluster"] in IPVS:
+        pytest.skip("IPVS remembers a client for as long as its connections, and those for two minutes after their end")
     cluster.mode.load(ports(both(21, "bcd", affinity_s=1)), HERE)
     first = cluster.ask("a", "10.96.0.21", 80).pod
 

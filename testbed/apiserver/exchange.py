@@ -23,7 +23,8 @@ MAX_DIGITS = 18
 """Of a number in a query: what fits into 64 bits."""
 JSON = b"application/json"
 TEXT = b"text/plain; charset=utf-8"
-MERGE_PATCH = b"application/merge-patch+json"
+MERGE_PATCH, JSON_PATCH = b"application/merge-patch+json", b"application/json-patch+json"
+STRATEGIC_PATCH = b"application/strategic-merge-patch+json"
 ACCEPTABLE = (JSON, b"application/*", b"*/*")
 
 
@@ -91,10 +92,14 @@ class Request:
             if not message.get("more_body"):
                 return b"".join(chunks)
 
+    @property
+    def media_type(self) -> bytes:
+        """What the body is; empty where that is not said."""
+        return self.header(b"content-type").partition(b";")[0].strip().lower()
+
     async def json(self, *accepted: bytes) -> Any:
         """The body as a JSON document of one of these media types. UnsupportedMediaType, BadRequest."""
-        media_type = self.header(b"content-type").partition(b";")[0].strip().lower()
-        if media_type and media_type not in accepted:
+        if self.media_type and self.media_type not in accepted:
             listed = b", ".join(accepted).decode()
             raise UnsupportedMediaType(
                 f"the body of the request was in an unknown format - accepted media types include: {listed}"

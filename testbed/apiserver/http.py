@@ -13,14 +13,16 @@ import orjson
 
 from testbed.api.kinds import NAMESPACE
 from testbed.api.objects import Object
-from testbed.api.patch import merge_patch
+from testbed.api.patch import is_plain, json_patch, merge_patch
 from testbed.apiserver import discovery, logs, proxying
 from testbed.apiserver.agents import Agents
 from testbed.apiserver.auth import BearerToken
 from testbed.apiserver.deletion import DeleteOptions
 from testbed.apiserver.exchange import (
     JSON,
+    JSON_PATCH,
     MERGE_PATCH,
+    STRATEGIC_PATCH,
     TEXT,
     Receive,
     Request,
@@ -39,7 +41,7 @@ from testbed.apiserver.resources import Resources
 from testbed.apiserver.routes import Target, target
 from testbed.apiserver.selection import selection
 from testbed.apiserver.watching import BOOKMARK_S, WatchStream
-from testbed.errors import ApiError, BadRequest, MethodNotAllowed
+from testbed.errors import ApiError, BadRequest, MethodNotAllowed, UnsupportedMediaType
 
 HEALTH_PATHS = ("/healthz", "/livez", "/readyz")
 WRITES = frozenset({"POST", "PUT", "PATCH", "DELETE"})
@@ -131,8 +133,8 @@ class ApiServer:
         return _object(await self._resources.update(addressed.kind, addressed.key, obj, addressed.subresource))
 
     async def _patch(self, addressed: Target, request: Request) -> Response:
-        patch = await _merge_patch(request)
-        return _object(await self._resources.patch(addressed.kind, addressed.key, patch, addressed.subresource))
+        change = await _patch(request)
+        return _object(await self._resources.change(addressed.kind, addressed.key, change, addressed.subresource))
 
     async def _delete(self, addressed: Target, request: Request) -> Response:
         options = await _delete_options(request)
@@ -155,9 +157,8 @@ class ApiServer:
         return document(await self._resources.scale(addressed.kind, addressed.key, lambda _held: wanted))
 
     async def _patch_scale(self, addressed: Target, request: Request) -> Response:
-        patch = await _merge_patch(request)
-        merged = await self._resources.scale(addressed.kind, addressed.key, lambda held: merge_patch(held, patch))
-        return document(merged)
+        change = await _patch(request)
+        return document(await self._resources.scale(addressed.kind, addressed.key, change))
 
     async def _bind(self, addressed: Target, request: Request) -> Response:
         binding = await request.json(JSON)
@@ -200,14 +201,20 @@ def _object(record: Record, status: int = 200) -> Response:
     return Response(record.raw, status)
 
 
-async def _merge_patch(request: Request) -> Any:
-    """A merge patch that is not nested more deeply than an object can be."""
-    patch = await request.json(MERGE_PATCH)
+async def _patch(request: Request) -> Callable[[Object], Any]:
+    """What a patch does to an object; one that is nested too deeply for an object is refused.
+
+    A strategic merge patch without lists, such as those of `kubectl rollout restart` and `pause`, is a merge patch.
+    """
+    patch = await request.json(MERGE_PATCH, JSON_PATCH, STRATEGIC_PATCH)
     try:
         orjson.dumps(patch)
     except orjson.JSONEncodeError as error:
         raise BadRequest(f"the patch cannot be applied: {error}") from error
-    return patch
+    if request.media_type == STRATEGIC_PATCH and not is_plain(patch):
+        raise UnsupportedMediaType("a strategic merge patch may have no lists and no directives; use a merge patch")
+    apply = json_patch if request.media_type == JSON_PATCH else merge_patch
+    return lambda held: apply(held, patch)
 
 
 async def _delete_options(request: Request) -> DeleteOptions:

@@ -70,8 +70,12 @@ class Resources:
 
     async def patch(self, kind: Kind, which: Key, patch: Any, subresource: str = "") -> Record:
         """Merge `patch` (RFC 7396) into the object as it is now."""
+        return await self.change(kind, which, lambda held: merge_patch(held, patch), subresource)
+
+    async def change(self, kind: Kind, which: Key, change: Callable[[Object], Any], subresource: str = "") -> Record:
+        """Replace the object as it is now by what `change` makes of it."""
         old = self._get(kind, which)
-        record = self._replace(kind, old, merge_patch(old.copy(), patch), subresource)
+        record = self._replace(kind, old, change(old.copy()), subresource)
         await self.store.committed()
         return record
 

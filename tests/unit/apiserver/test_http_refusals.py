@@ -16,7 +16,8 @@ from tests.unit.apiserver.parts import Wire, config_map, deployment, namespace, 
 
 MAPS = "/api/v1/namespaces/default/configmaps"
 PODS = "/api/v1/namespaces/default/pods"
-MERGE = "application/merge-patch+json"
+MERGE, JSON_PATCH = "application/merge-patch+json", "application/json-patch+json"
+STRATEGIC = "application/strategic-merge-patch+json"
 DEEP = b"[" * 500 + b"]" * 500
 
 
@@ -58,8 +59,13 @@ async def api(tmp_path: Path) -> AsyncIterator[Wire]:
         (("POST", MAPS, pod("a"), "application/json"), 400, "BadRequest"),
         (("POST", MAPS, b"kind: ConfigMap", "application/yaml"), 415, "UnsupportedMediaType"),
         (("POST", MAPS, b"k8s\0", "application/vnd.kubernetes.protobuf"), 415, "UnsupportedMediaType"),
-        (("PATCH", f"{MAPS}/here", {}, "application/json-patch+json"), 415, "UnsupportedMediaType"),
-        (("PATCH", f"{MAPS}/here", {}, "application/strategic-merge-patch+json"), 415, "UnsupportedMediaType"),
+        (("PATCH", f"{MAPS}/here", {}, JSON_PATCH), 400, "BadRequest"),
+        (("PATCH", f"{MAPS}/here", [{"op": "take", "path": "/x"}], JSON_PATCH), 400, "BadRequest"),
+        (("PATCH", f"{MAPS}/here", [{"op": "remove", "path": "/x"}], JSON_PATCH), 422, "Invalid"),
+        (("PATCH", f"{MAPS}/here", [{"op": "remove", "path": ""}], JSON_PATCH), 400, "BadRequest"),
+        (("PATCH", f"{MAPS}/here", {"metadata": {"labels": {"a": "b"}}}, STRATEGIC), 200, ""),
+        (("PATCH", f"{MAPS}/here", {"metadata": {"finalizers": []}}, STRATEGIC), 415, "UnsupportedMediaType"),
+        (("PATCH", f"{MAPS}/here", {"data": {"$patch": "replace"}}, STRATEGIC), 415, "UnsupportedMediaType"),
         (("PATCH", f"{MAPS}/here", {}, "application/apply-patch+yaml"), 415, "UnsupportedMediaType"),
         (("PATCH", f"{MAPS}/here", b'{"data":' * 900 + b"1" + b"}" * 900, MERGE), 400, "BadRequest"),
         (("PATCH", f"{MAPS}/here", {"metadata": None}, MERGE), 200, ""),

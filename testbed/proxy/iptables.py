@@ -19,10 +19,10 @@ from testbed.proxy import iptables_rules, iptables_state
 from testbed.proxy.iptables_explain import explain
 from testbed.proxy.iptables_rules import LARGE_CLUSTER, Rules
 from testbed.proxy.iptables_state import State, Step, Wanted, script
-from testbed.proxy.iptables_table import TABLES, last_rules, serves_every_address
-from testbed.proxy.kubeproxy_listing import parse
+from testbed.proxy.iptables_table import CANARY, TABLES, last_rules, serves_every_address
 from testbed.proxy.mode import Iptables
 from testbed.proxy.nftables import node_addresses
+from testbed.proxy.nftables_listing import tables_with_chain
 from testbed.proxy.virtualport import Here, Ports, VirtualPort
 
 _STEPS = 1000
@@ -74,11 +74,15 @@ class IptablesMode:
         return explain(self._iptables, port)
 
     def teardown(self) -> bool:
-        """See `Mode`. Tables of the variant over nf_tables are deleted where nobody else has a rule in them."""
+        """See `Mode`. Tables of the variant over nf_tables go as a whole where nobody else has anything in them."""
         self._here = None
-        self._restore(iptables_state.teardown(self._there()))
-        if deserted := [table for table in TABLES if self._is_deserted(table)]:
-            self._nft.load("".join(f"delete table ip {table}\n" for table in deserted))
+        saved = {table: self._iptables.save(table) for table in TABLES}
+        there = tables_with_chain(self._nft.list("chains ip"), CANARY)
+        whole = [table for table in there if table in TABLES and iptables_state.is_deserted(saved[table])]
+        if whole:
+            self._nft.load("".join(f"delete table ip {table}\n" for table in whole))
+        rest = iptables_state.parse(saved[table] for table in TABLES if table not in whole)
+        self._restore(iptables_state.teardown(rest))
         return True
 
     def _wanted(self, ports: Ports, here: Here) -> Wanted:
@@ -111,11 +115,6 @@ class IptablesMode:
 
     def _node_addresses(self, here: Here) -> frozenset[IPv4Address]:
         return frozenset() if serves_every_address(here) else node_addresses(self._links, here)
-
-    def _is_deserted(self, table: str) -> bool:
-        listed = self._nft.list(f"table ip {table}")
-        chains = parse(listed).rules.values()
-        return bool(listed) and all(len(rules) == 1 and rules[0].endswith("policy accept;") for rules in chains)
 
 
 def _endpoints(ports: Ports, which: Iterable[Key]) -> int:

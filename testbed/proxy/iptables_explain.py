@@ -20,9 +20,9 @@ def explain(iptables: Iptables, port: VirtualPort) -> list[str]:
     for chain in DISPATCHING:
         lines += (line for rule, line in there[chain.table].get(chain.name, ()) if _is_of(port, names, rule))
         lines += [line for name in _behind(chain, names) for _, line in there["nat"].get(name, ())]
-    for endpoint in names.endpoints if port.affinity_s else ():
-        clients = ", ".join(iptables.recent(names.endpoint(endpoint))) or "no client"
-        lines.append(f"list {names.endpoint(endpoint)}, of {endpoint.address}:{endpoint.port}: {clients}")
+    for endpoint, name in names.endpoints.items() if port.affinity_s else ():
+        clients = ", ".join(iptables.recent(name)) or "no client"
+        lines.append(f"list {name}, of {endpoint.address}:{endpoint.port}: {clients}")
     return lines
 
 
@@ -45,4 +45,4 @@ def _behind(chain: Chain, names: Names) -> Iterator[str]:
     """The chains of the port, shown behind the last of the chains that lead there."""
     if chain == DISPATCHING[1]:
         yield from (names.firewall, names.external, names.cluster, names.local)
-        yield from map(names.endpoint, names.endpoints)
+        yield from names.endpoints.values()

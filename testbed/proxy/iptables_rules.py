@@ -81,8 +81,8 @@ def rules(port: VirtualPort, here: Here, *, is_large: bool) -> Rules:
     names = Names(port)
     told = _untold if is_large else _comment
     chains: dict[Chain, tuple[str, ...]] = {}
-    for each in names.endpoints:
-        chains[nat(names.endpoint(each))] = tuple(_endpoint_rules(port, names.endpoint(each), each, told(names.title)))
+    for each, chain in names.endpoints.items():
+        chains[nat(chain)] = tuple(_endpoint_rules(port, chain, each, told(names.title)))
     if names.has_cluster:
         chains[nat(names.cluster)] = tuple(_policy_rules(port, here, names, told, is_local=False))
     if names.has_local:
@@ -104,8 +104,8 @@ class Names:
 
     def __init__(self, port: VirtualPort) -> None:
         self.title = f"{port.service}:{port.name}" if port.name else str(port.service)
-        self._base = self.title + port.protocol
-        hashed = _hashed(self._base)
+        base = self.title + port.protocol
+        hashed = _hashed(base)
         self.cluster, self.local = f"KUBE-SVC-{hashed}", f"KUBE-SVL-{hashed}"
         self.external, self.firewall = f"KUBE-EXT-{hashed}", f"KUBE-FW-{hashed}"
         is_public = bool(port.node_port or port.public_ips)
@@ -114,11 +114,8 @@ class Names:
         self.has_cluster = bool(port.cluster) and (not port.is_internal_local or is_public)
         self.has_local = bool(port.local) and (port.is_internal_local or (is_public and port.is_external_local))
         reached = (port.cluster if self.has_cluster else ()) + (port.local if self.has_local else ())
-        self.endpoints = tuple(dict.fromkeys(reached))
-
-    def endpoint(self, endpoint: Endpoint) -> str:
-        """Its chain; of the same name is the list of clients that stick to it."""
-        return f"KUBE-SEP-{_hashed(f'{self._base}{endpoint.address}:{endpoint.port}')}"
+        self.endpoints = {each: f"KUBE-SEP-{_hashed(f'{base}{each.address}:{each.port}')}" for each in reached}
+        """Their chains; of the same names are the lists of clients that stick to them."""
 
 
 def _endpoint_rules(port: VirtualPort, chain: str, endpoint: Endpoint, told: str) -> Iterator[str]:
@@ -134,12 +131,12 @@ def _policy_rules(port: VirtualPort, here: Here, names: Names, told: Told, *, is
         to = _to(port, port.cluster_ip, told(f"{names.title} cluster IP"))
         yield f"! -s {here.cluster_cidr} {to} -j KUBE-MARK-MASQ"
     for each in endpoints if port.affinity_s else ():
-        chain = names.endpoint(each)
+        chain = names.endpoints[each]
         is_known = f"-m recent --rcheck --seconds {port.affinity_s} --reap {_list(chain)}"
         yield f"{told(_arrow(names, each))} {is_known} -j {chain}".strip()
     for left, each in zip(range(len(endpoints), 0, -1), endpoints, strict=True):
         chance = f" -m statistic --mode random --probability {_probability(left)}" if left > 1 else ""
-        yield f"{told(_arrow(names, each))}{chance} -j {names.endpoint(each)}".strip()
+        yield f"{told(_arrow(names, each))}{chance} -j {names.endpoints[each]}".strip()
 
 
 def _external_rules(port: VirtualPort, here: Here, names: Names, told: Told) -> Iterator[str]:
@@ -238,4 +235,4 @@ def _untold(_: str) -> str:
 
 
 def _hashed(name: str) -> str:
-    return b32encode(sha256(name.encode()).digest())[:16].decode()
+    return b32encode(sha256(name.encode()).digest()[:10]).decode()

@@ -86,6 +86,15 @@ def teardown(have: State) -> Iterator[Step]:
     yield from _removed([each for each in have if is_ours(each)])
 
 
+def is_deserted(saved: str) -> bool:
+    """Whether nobody but kube-proxy has anything in this table."""
+    chains = re.findall(r"^:(\S+) (\S+)", saved, re.MULTILINE)
+    table = saved.partition("*")[2].partition("\n")[0]
+    return all(policy == "ACCEPT" or is_ours(Chain(table, name)) for name, policy in chains) and all(
+        is_ours(chain) or all(map(is_jump, rules)) for chain, rules in parse([saved]).items()
+    )
+
+
 def differences(have: State, wanted: Wanted) -> list[str]:
     """`- …` what is there and should not be, `+ …` what should be there and is not."""
     chains = FIXED | wanted.rules.chains

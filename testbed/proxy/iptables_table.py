@@ -13,6 +13,7 @@ TABLES = ("mangle", "filter", "nat")
 _PREFIXES = ("KUBE-SVC-", "KUBE-SVL-", "KUBE-SEP-", "KUBE-EXT-", "KUBE-FW-", "KUBE-XLB-")
 """Of the chains of Services; KUBE-XLB- is from before Kubernetes 1.24."""
 
+CANARY = "KUBE-PROXY-CANARY"
 _MARK = "0x4000/0x4000"
 
 FIXED: dict[Chain, tuple[str, ...]] = {
@@ -27,7 +28,7 @@ FIXED: dict[Chain, tuple[str, ...]] = {
         '-m comment --comment "kubernetes forwarding conntrack rule" '
         "-m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
     ),
-    **{Chain(table, "KUBE-PROXY-CANARY"): () for table in TABLES},
+    **{Chain(table, CANARY): () for table in TABLES},
 }
 """Chains that are the same everywhere. As with a kube-proxy that finds nf_conntrack_tcp_be_liberal set, none of them
 drops invalid packets. The canary is there to be missed."""

@@ -24,6 +24,7 @@ from testbed.proxy.kubeproxy_listing import Listing, differences, parse
 from testbed.proxy.kubeproxy_rules import Element, Objects
 from testbed.proxy.kubeproxy_table import OTHER_TABLE, TABLE, TABLES, hooks, skeleton
 from testbed.proxy.nftables import node_addresses
+from testbed.proxy.nftables_listing import tables_with_chain
 from testbed.proxy.virtualport import Here, Ports, VirtualPort
 
 log = logging.getLogger(__name__)
@@ -49,7 +50,8 @@ class KubeProxyMode:
         self._here, self._addresses = here, node_addresses(self._links, here)
         self._claims, self._stale = _claims_of_all(ports, here), set()
         wanted = self._wanted(ports, here, self._claims)
-        used = next((each for each in TABLES if self._nft.list(f"chain ip {each} nat-prerouting")), OTHER_TABLE)
+        in_use = tables_with_chain(self._nft.list("chains ip"), "nat-prerouting")
+        used = next((each for each in TABLES if each in in_use), OTHER_TABLE)
         self._table = next(each for each in TABLES if each != used)
         self._nft.load(script.delete(self._table) + skeleton(self._table, here))
         for piece in script.assemble(self._table, wanted):
@@ -93,14 +95,14 @@ class KubeProxyMode:
 
     def explain(self, port: VirtualPort) -> list[str]:
         """See `Mode`. There are no counters: kube-proxy's nftables rules have none."""
-        return explain(self._nft, self._table, port)
+        return explain(parse(self._nft.list(f"table ip {self._table}")), port)
 
     def teardown(self) -> bool:
         """See `Mode`. The table of a real kube-proxy goes too, also that for IPv6."""
         self._here, self._claims, self._stale = None, Claims(), set()
-        there = self._nft.list("tables").splitlines()
+        there = self._nft.list("chains ip") + self._nft.list("chains ip6")
         ours = [f"table {family} {name}" for family in ("ip", "ip6") for name in TABLES]
-        if found := [each for each in ours if each in there]:
+        if found := [each for each in ours if f"{each} {{" in there]:
             self._nft.load("".join(f"delete {each}\n" for each in found))
         return True
 

@@ -1,12 +1,11 @@
-"""The way of a new connection through kube-proxy's nftables table, in words."""
+"""The way of a new connection through kube-proxy's nftables table, in words. Pure."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
 
-from testbed.kernel.links import Nft
-from testbed.proxy.kubeproxy_listing import parse
+from testbed.proxy.kubeproxy_listing import Listing
 from testbed.proxy.kubeproxy_rules import (
     FIREWALL_IPS,
     NO_ENDPOINT_NODE_PORTS,
@@ -22,24 +21,23 @@ _CHAIN = re.compile(r"goto ([^\s,]+)")
 _AFFINITY = re.compile(r"update @(\S+)")
 
 
-def explain(nft: Nft, table: str, port: VirtualPort) -> list[str]:
-    """What the kernel holds now for this port: map elements, the chains they lead to, and who sticks to an endpoint."""
+def explain(there: Listing, port: VirtualPort) -> list[str]:
+    """What is there for this port: map elements, the chains they lead to, and who sticks to an endpoint."""
     keys = {f"{port.cluster_ip} . {port.protocol} . {port.port}": "ClusterIP"}
     keys |= {f"{each} . {port.protocol} . {port.port}": "external address" for each in port.external_ips}
     keys |= {f"{each} . {port.protocol} . {port.port}": "load balancer address" for each in port.load_balancer_ips}
     if port.node_port:
         keys[f"{port.protocol} . {port.node_port}"] = "node port"
-    maps = {name: parse(nft.list(f"map ip {table} {name}")).elements.get(name, {}) for name in _MAPS}
     lines, chains = [], []
     for key, what in keys.items():
-        found = [(name, elements[key]) for name, elements in maps.items() if key in elements]
+        found = [(name, there.elements[name][key]) for name in _MAPS if key in there.elements.get(name, ())]
         lines += [f"{what} {key}: map {name} says {verdict}" for name, verdict in found]
-        lines += [] if found else [f"{what} {key}: in no map of table ip {table}"]
+        lines += [] if found else [f"{what} {key}: in no map"]
         chains += [chain for _, verdict in found for chain in _CHAIN.findall(verdict)]
-    return lines + list(_chains(nft, table, chains))
+    return lines + list(_chains(there, chains))
 
 
-def _chains(nft: Nft, table: str, first: list[str]) -> Iterator[str]:
+def _chains(there: Listing, first: list[str]) -> Iterator[str]:
     """The rules of these chains and of those that they lead to, each once."""
     waiting, seen = list(reversed(first)), set[str]()
     while waiting:
@@ -47,10 +45,8 @@ def _chains(nft: Nft, table: str, first: list[str]) -> Iterator[str]:
         if name in seen:
             continue
         seen.add(name)
-        rules = parse(nft.list(f"chain ip {table} {name}")).rules.get(f"chain {name}", ())
-        yield from (f"chain {name}: {rule}" for rule in rules) if rules else (f"chain {name}: empty or not there",)
-        for rule in rules:
+        for rule in there.rules.get(f"chain {name}", ("nothing, it is not there",)):
+            yield f"chain {name}: {rule}"
             waiting += reversed(_CHAIN.findall(rule))
             for affinity in _AFFINITY.findall(rule):
-                clients = parse(nft.list(f"set ip {table} {affinity}")).elements.get(affinity, {})
-                yield f"set {affinity}: {', '.join(clients) or 'no client'}"
+                yield f"set {affinity}: {', '.join(there.elements.get(affinity, ())) or 'no client'}"

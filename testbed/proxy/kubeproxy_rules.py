@@ -216,4 +216,4 @@ def _range(first: int, last: int) -> str:
 
 
 def _hashed(name: str) -> str:
-    return f"{b32encode(sha256(name.encode()).digest())[:8].decode()}-{name}"
+    return f"{b32encode(sha256(name.encode()).digest()[:5]).decode()}-{name}"

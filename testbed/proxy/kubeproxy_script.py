@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from testbed.proxy.kubeproxy_rules import Element, Objects
 
-_CHAINS, _ELEMENTS = 150, 1000
-"""To a piece: a third of what fits into the socket buffer that the kernel allows a plain user by default
-(net.core.wmem_max, 208 KiB, doubled), and a few megabytes of memory in libnftables."""
+_PIECE = 60_000
+"""Characters to a transaction: well within the socket buffer that the kernel allows a plain user by default
+(net.core.wmem_max, 208 KiB, doubled), and 6 MB of memory in libnftables."""
 
 _UNITS = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
 
@@ -20,11 +20,16 @@ def delete(table: str) -> str:
 
 def assemble(table: str, wanted: Objects) -> Iterator[str]:
     """Pieces that fill the table, after its skeleton, a transaction each, in this order."""
-    names = list(wanted.chains)
-    for start in range(0, len(names), _CHAINS):
-        piece = names[start : start + _CHAINS]
-        sets = {name: wanted.sets[name] for name in map(_affinity, piece) if name in wanted.sets}
-        yield _block(table, sets, {name: wanted.chains[name] for name in piece})
+    piece: dict[str, tuple[str, ...]] = {}
+    size = 0
+    for name, rules in wanted.chains.items():
+        size += len(name) + sum(map(len, rules))
+        if piece and size > _PIECE:
+            yield _filled(table, wanted, piece)
+            piece, size = {}, 0
+        piece[name] = rules
+    if piece:
+        yield _filled(table, wanted, piece)
     yield from elements_added(table, wanted.elements)
 
 
@@ -72,13 +77,19 @@ def elements_added(table: str, elements: Mapping[Element, str]) -> Iterator[str]
     """Pieces that add these."""
     for where, keys in _grouped(elements):
         values = [f"{key} : {value}" if (value := elements[Element(where, key)]) else key for key in keys]
-        for start in range(0, len(values), _ELEMENTS):
-            yield f"add element ip {table} {where} {{ {', '.join(values[start : start + _ELEMENTS])} }}\n"
+        step = _PIECE // max(map(len, values))
+        for start in range(0, len(values), step):
+            yield f"add element ip {table} {where} {{ {', '.join(values[start : start + step])} }}\n"
 
 
 def affinity_set(timeout_s: int) -> tuple[str, ...]:
     """What is said of a set of clients that stick to an endpoint."""
     return ("type ipv4_addr", "size 65535", "flags dynamic,timeout", f"timeout {_duration(timeout_s)}")
+
+
+def _filled(table: str, wanted: Objects, chains: Mapping[str, tuple[str, ...]]) -> str:
+    sets = {name: wanted.sets[name] for name in map(_affinity, chains) if name in wanted.sets}
+    return _block(table, sets, chains)
 
 
 def _affinity(chain: str) -> str:

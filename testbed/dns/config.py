@@ -23,7 +23,10 @@ DNS_PORT, BEHIND_PORT = 53, 5353
 
 
 def knot_conf(domain: str, *, is_behind: bool) -> str:
-    """knotd with empty zones, to be filled by transactions; nothing is kept on disk."""
+    """knotd with empty zones, to be filled by transactions; nothing is kept on disk.
+
+    Of the zones it would say that they are empty at first, and what is wrong with a transaction, as its answer does.
+    """
     listen = f"127.0.0.1@{BEHIND_PORT}" if is_behind else f"0.0.0.0@{DNS_PORT}"
     served = "".join(f"  - domain: {zone}\n" for zone in zones(domain))
     return f"""\
@@ -35,13 +38,15 @@ server:
     tcp-workers: 2
     background-workers: 1
 database:
-    storage: /tmp/knot
+    storage: /tmp
 log:
   - target: stderr
-    any: warning
+    server: warning
+    control: warning
+    zone: critical
 template:
   - id: default
-    storage: /tmp/knot
+    storage: /tmp
     zonefile-sync: -1
     zonefile-load: none
     journal-content: none

@@ -2,7 +2,7 @@
 
 There is no zone file. A knotd that has just started has empty zones and answers SERVFAIL; the first transaction gives
 each its SOA and all of its records at once, every further one a difference. 15,000 records take 0.2 s, one changed
-record at 5,000 Services 10 to 20 ms, all of which is knotd's.
+record at 5,000 Services 5 ms, and 15 ms soon after another, since knotd first waits until nobody reads the old zone.
 """
 
 from __future__ import annotations

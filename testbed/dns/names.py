@@ -44,11 +44,6 @@ class Names:
         sources.slices.observe(self._slice_changed)
 
     @property
-    def is_synced(self) -> bool:
-        """Whether everything has been listed. Before that, names would seem to be gone."""
-        return all(informer.synced.is_set() for informer in self._sources.informers)
-
-    @property
     def records(self) -> Collection[Record]:
         """Everything that should be served, as of the last `take`."""
         return self._counts.keys()

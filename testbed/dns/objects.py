@@ -76,7 +76,7 @@ def _deployment(cluster: ClusterSpec, config: dict[str, str]) -> Object:
 def _knot() -> Object:
     ports = [{"name": f"dns-{protocol.lower()}", "containerPort": DNS_PORT, "protocol": protocol} for protocol in _BOTH]
     command = ["knotd", "--config", f"{CONFIG_DIRECTORY}/knot.conf"]
-    return _container("knot", command=command, ports=ports, volumeMounts=[_CONFIG, _RUN])
+    return _container("knot", command=command, ports=ports, lifecycle=_LINGERS, volumeMounts=[_CONFIG, _RUN])
 
 
 def _controller(cluster: ClusterSpec) -> Object:
@@ -88,12 +88,14 @@ def _controller(cluster: ClusterSpec) -> Object:
 def _unbound() -> Object:
     command = ["unbound", "-d", "-c", f"{CONFIG_DIRECTORY}/unbound.conf"]
     probe = {"tcpSocket": {"port": DNS_PORT}, "periodSeconds": 1}
-    return _container("unbound", command=command, readinessProbe=probe, volumeMounts=[_CONFIG])
+    return _container("unbound", command=command, readinessProbe=probe, lifecycle=_LINGERS, volumeMounts=[_CONFIG])
 
 
 _BOTH = ("UDP", "TCP")
 _CONFIG = {"name": "config", "mountPath": CONFIG_DIRECTORY, "readOnly": True}
 _RUN = {"name": "run", "mountPath": RUN}
+_LINGERS = {"preStop": {"exec": {"command": ["sleep", "1"]}}}
+"""Until every node has learned to ask another pod."""
 
 
 def _container(name: str, **fields: Any) -> Object:

@@ -67,7 +67,7 @@ class Dns:
 
     def start_knotd(self, *, is_behind: bool = False) -> subprocess.Popen[bytes]:
         """knotd with the configuration of the cluster, but for its directory."""
-        text = knot_conf(DOMAIN, is_behind=is_behind).replace("/tmp/", f"{self._directory}/")
+        text = knot_conf(DOMAIN, is_behind=is_behind).replace("/tmp", str(self._directory))
         text = text.replace(RUN, str(self._directory))
         return self.start("knotd", "--config", str(self.file("knot.conf", text)))
 

@@ -17,13 +17,15 @@ server:
     tcp-workers: 2
     background-workers: 1
 database:
-    storage: /tmp/knot
+    storage: /tmp
 log:
   - target: stderr
-    any: warning
+    server: warning
+    control: warning
+    zone: critical
 template:
   - id: default
-    storage: /tmp/knot
+    storage: /tmp
     zonefile-sync: -1
     zonefile-load: none
     journal-content: none

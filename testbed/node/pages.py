@@ -21,7 +21,7 @@ from testbed.errors import BadRequest, NotFound
 from testbed.node import exposition
 from testbed.node.handles import Listen
 from testbed.node.http import NO_SNIFFING, Answer, Request, Respond, document, serving
-from testbed.node.seen import Seen
+from testbed.node.seen import Seen, rules_held
 from testbed.proxy.virtualport import Endpoint, HealthCheck, VirtualPort
 
 
@@ -42,6 +42,10 @@ class Rules(Protocol):
 
     async def differences(self) -> Sequence[str]:
         """What the kernel holds against what it should, a line each."""
+        ...
+
+    async def rules_held(self) -> Mapping[str, int]:
+        """How many rules of the proxy each table of iptables holds; none in other modes."""
         ...
 
     def health_check(self, which: Key) -> HealthCheck | None:
@@ -71,7 +75,8 @@ class Pages:
             await asyncio.Event().wait()
 
     async def _metrics(self, _: Request) -> Answer:
-        return Answer(exposition.render(self._seen.families()), media_type=exposition.CONTENT_TYPE)
+        families = [*self._seen.families(), *rules_held(await self._rules.rules_held())]
+        return Answer(exposition.render(families), media_type=exposition.CONTENT_TYPE)
 
     async def _ok(self, _: Request) -> Answer:
         return Answer("ok", headers=NO_SNIFFING)

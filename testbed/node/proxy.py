@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 
 from testbed.api.objects import Key
-from testbed.errors import ServiceUnavailable
+from testbed.errors import KernelError, ServiceUnavailable
 from testbed.node.changes import Changes
 from testbed.node.handles import Handles
 from testbed.node.healthchecks import HealthChecks, addresses
@@ -14,9 +15,12 @@ from testbed.node.network import Place
 from testbed.node.pages import Explained, Pages
 from testbed.node.rules import NodeRules, here
 from testbed.node.seen import Seen
+from testbed.proxy.iptables_table import TABLES
 from testbed.proxy.mode import Mode
 from testbed.proxy.services import Snapshot
 from testbed.proxy.virtualport import HealthCheck
+
+log = logging.getLogger(__name__)
 
 
 class NodeProxy:
@@ -69,6 +73,19 @@ class NodeProxy:
         async with self._lock:
             mode, serves = self._loaded()
             return await asyncio.to_thread(mode.differences, serves.ports)
+
+    async def rules_held(self) -> Mapping[str, int]:
+        """See pages.Rules. A figure that cannot be had now keeps nobody from the others."""
+        if self._seen.mode != "iptables":
+            return {}
+        try:
+            saved = await asyncio.to_thread(
+                lambda: {table: self._handles.doors.iptables.save(table) for table in TABLES}
+            )
+        except KernelError as error:
+            log.warning("iptables rules cannot be counted: %s", error)
+            return {}
+        return {table: text.count("-A KUBE-") for table, text in saved.items()}
 
     def health_check(self, which: Key) -> HealthCheck | None:
         """See pages.Rules."""

@@ -154,6 +154,14 @@ class Seen:
         yield Family("testbed_proxy_mode", "gauge", "The proxy's mode on this node, as a label", [mode])
 
 
+def rules_held(counts: Mapping[str, int]) -> Iterator[Family]:
+    """How many rules of the proxy each table of iptables holds; nothing where it holds none."""
+    help_ = "Total number of iptables rules owned by kube-proxy"
+    samples = [Sample(count, {**IPV4, "table": table}) for table, count in sorted(counts.items())]
+    if samples:
+        yield Family("kubeproxy_sync_proxy_rules_iptables_total", "gauge", help_, samples)
+
+
 def process() -> Iterator[Family]:
     """The figures that every Prometheus client gives of its process (proc(5))."""
     own = Path("/proc/self")

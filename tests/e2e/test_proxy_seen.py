@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from testbed.waiting import wait_until
+from testbed.waiting import wait_until, wait_until_async
 from tests.e2e.clusters import TOPOLOGIES, Cluster, cluster_of
 from tests.e2e.command import Ran, cli
 
@@ -101,3 +102,32 @@ def element_of_web(cluster: Cluster) -> str:
     table = re.search(r"table (\S+):", port["path"][0])
     assert table, port["path"]
     return f"{table[1]} services {{ {port['clusterIP']} . tcp . {port['port']} }}"
+
+
+async def test_figures_and_modes_are_reached_through_the_api_server(cluster: Cluster) -> None:
+    """A mode per node, switched while the cluster runs; the Service of 4 endpoints is counted under both."""
+    cluster.set(nodes=[{"name": "a"}, {"name": "b", "proxy": "iptables"}])
+    cluster.up().expect()
+    async with cluster.client() as client:
+
+        async def switched() -> bool:
+            return await client.get_raw("/api/v1/nodes/b:10249/proxy/proxyMode") == b"iptables"
+
+        await wait_until_async(switched, HEALED_S, "node b in mode iptables")
+        a, b = [figures(await client.get_raw(f"/api/v1/nodes/{name}:10249/proxy/metrics")) for name in "ab"]
+        health = json.loads(await client.get_raw("/api/v1/nodes/b:10256/proxy/healthz"))
+    assert a["testbed_proxy_endpoints"] == b["testbed_proxy_endpoints"] >= 4
+    assert b['kubeproxy_sync_proxy_rules_iptables_total{ip_family="IPv4",table="nat"}'] > 10
+    assert "kubeproxy_sync_proxy_rules_iptables_total" not in "".join(a)
+    programmed = 'kubeproxy_network_programming_duration_seconds_{}{{ip_family="IPv4"}}'
+    assert a[programmed.format("count")] > 0
+    assert a[programmed.format("sum")] / a[programmed.format("count")] < 10
+    assert a["process_resident_memory_bytes"] < 60 << 20
+    assert health["nodeEligible"] is True
+    on(cluster, "proxy", "diff", "b").expect(DONE)
+
+
+def figures(page: bytes) -> dict[str, float]:
+    """Every line of a page of metrics, by name and labels."""
+    lines = (line.rpartition(" ") for line in page.decode().splitlines() if not line.startswith("#"))
+    return {name: float(value) for name, _, value in lines}

@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
@@ -29,6 +29,9 @@ class Rules:
 
     async def differences(self) -> Sequence[str]:
         return ["- element services 10.96.0.20 . tcp . 80"]
+
+    async def rules_held(self) -> Mapping[str, int]:
+        return {"nat": 7, "filter": 2}
 
     def health_check(self, which: Key) -> HealthCheck | None:
         return HealthCheck(32000, 1) if which == WEB else None
@@ -69,6 +72,7 @@ async def test_metrics_are_text_that_prometheus_reads() -> None:
         reply = await a.ask("/metrics")
     assert reply.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
     assert '\ntestbed_proxy_mode{mode="nftables"} 1\n' in reply.text
+    assert '\nkubeproxy_sync_proxy_rules_iptables_total{ip_family="IPv4",table="nat"} 7\n' in reply.text
 
 
 async def test_health_and_mode_are_as_kube_proxy_says_them() -> None:

@@ -73,6 +73,15 @@ def test_a_followed_log_ends_with_its_container(sandboxes: NetnsSandboxes) -> No
     assert log_of(sandboxes, state, follow=True) == b"early\nlate\n"
 
 
+def test_a_container_is_stopped_by_the_signal_of_its_image(sandboxes: NetnsSandboxes) -> None:
+    script = "trap 'echo quit; exit 0' QUIT; echo ready; while :; do sleep 0.01; done"
+    for image, end in (("testbed/web", b"ready\nquit\n"), ("testbed/netexec", b"ready\n")):
+        state = run(sandboxes, f"stop-{image.removeprefix('testbed/')}", "sh", "-c", script, image=image)
+        wait_until(lambda state=state: log_of(sandboxes, state), SOON_S, "a trap")  # type: ignore[misc]
+        sandboxes.stop(state.id, SOON_S)
+        assert log_of(sandboxes, state) == end
+
+
 def test_a_program_run_beside_shares_everything_with_the_container(sandboxes: NetnsSandboxes) -> None:
     state = run(sandboxes, "shared", "sh", "-c", "echo secret >/tmp/tb-d-own; exec sleep 1000")
     session = sandboxes.exec(state.id, ["sh", "-c", "sleep 0.1; cat /tmp/tb-d-own; hostname"], stdin=False, tty=False)

@@ -1,7 +1,8 @@
 """Tiers of tests: which ran, which were skipped and why, and which may not be skipped here.
 
-A test's tier follows from where it stands, and for whole clusters from the runtime in its name. TESTBED_REQUIRE names
-tiers (`docker,kernel`) whose skips are failures: continuous integration proves both runtimes, or says that it did not.
+A test's tier follows from where it stands, and for whole clusters from the runtime in its name or its file's.
+TESTBED_REQUIRE names tiers (`docker,kernel`) whose skips are failures: continuous integration proves both runtimes, or
+says that it did not.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from tests.tiers import FULL, ONLY_IN_FULL
 
 TIERS = {
     "unit": "pure, or over a fake: everywhere, in seconds",
@@ -52,6 +55,7 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(f"TESTBED_REQUIRE names {', '.join(sorted(unknown))}; tiers are {', '.join(TIERS)}")
     for tier, what in TIERS.items():
         config.addinivalue_line("markers", f"{tier}: {what}")
+    config.addinivalue_line("markers", f"full: {ONLY_IN_FULL}")
     config.addinivalue_line("markers", "lab: needs root, or to be run as root of a user namespace")
     config.stash[_OUTCOMES] = Outcomes()
 
@@ -77,15 +81,22 @@ def tier_of(item: pytest.Item) -> str:
         return top
     if "kubectl" in item.name:
         return "clients"
-    return "docker" if "docker" in item.name.partition("[")[2] else "netns"
+    return "docker" if "docker" in item.path.stem + item.name.partition("[")[2] else "netns"
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """What takes long is left to the full run."""
+    if item.get_closest_marker("full") and not FULL:
+        pytest.skip(ONLY_IN_FULL)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """A skip of a required tier is a failure."""
+    """A skip of a required tier is a failure, but for what is left to the full run."""
     report = yield
     tier = tier_of(item)
-    if report.skipped and tier in REQUIRED and not hasattr(report, "wasxfail"):
+    is_excused = hasattr(report, "wasxfail") or (report.skipped and _reason(report) == ONLY_IN_FULL)
+    if report.skipped and tier in REQUIRED and not is_excused:
         report.outcome = "failed"
         report.longrepr = f"tier {tier} is required here (TESTBED_REQUIRE), and this was skipped: {_reason(report)}"
     item.config.stash[_OUTCOMES].note(tier, report)
@@ -96,10 +107,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     """One line per tier, and below it why something of it was skipped."""
     outcomes = config.stash[_OUTCOMES]
     terminalreporter.section("tiers")
-    for tier, what in TIERS.items():
-        counts = outcomes.counts[tier]
-        told = ", ".join(f"{count} {outcome}" for outcome, count in sorted(counts.items())) or "none here"
-        terminalreporter.write_line(f"{tier:7} {told}  ({what})")
+    for tier in (tier for tier in TIERS if outcomes.counts[tier]):
+        told = ", ".join(f"{count} {outcome}" for outcome, count in sorted(outcomes.counts[tier].items()))
+        terminalreporter.write_line(f"{tier:7} {told}  ({TIERS[tier]})")
         for reason, count in outcomes.reasons[tier].most_common():
             terminalreporter.write_line(f"        {count} skipped: {reason}")
 

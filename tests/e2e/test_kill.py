@@ -37,10 +37,12 @@ RECOVERED_S = 60.0
 WRITERS = 4
 
 on_both_runtimes = pytest.mark.parametrize("runtime", ["netns", "docker"])
+docker_in_full = pytest.mark.parametrize("runtime", ["netns", pytest.param("docker", marks=pytest.mark.full)])
+"""For moments at which it makes no difference who keeps the processes."""
 of_every_part = pytest.mark.parametrize("part", ROLES)
 
 
-@on_both_runtimes
+@docker_in_full
 @of_every_part
 def test_killed_during_up_it_comes_up_all_the_same(runtime: str, part: str, tmp_path: Path) -> None:
     with cluster_of(TOPOLOGY, runtime, tmp_path) as cluster:
@@ -60,7 +62,7 @@ def test_killed_under_load_it_disturbs_nobody_and_comes_back(runtime: str, part:
         asyncio.run(_reach(cluster))
 
 
-@on_both_runtimes
+@docker_in_full
 @of_every_part
 def test_killed_during_down_nothing_is_left(runtime: str, part: str, tmp_path: Path) -> None:
     with cluster_of(TOPOLOGY, runtime, tmp_path) as cluster:
@@ -75,7 +77,7 @@ def test_killed_during_down_nothing_is_left(runtime: str, part: str, tmp_path: P
         down.wait(DOWN_S)
 
 
-@on_both_runtimes
+@docker_in_full
 @pytest.mark.parametrize("moment", ["control-plane", "node-daemon"])
 def test_an_up_that_is_killed_itself_is_completed_by_the_next(runtime: str, moment: str, tmp_path: Path) -> None:
     with cluster_of(TOPOLOGY, runtime, tmp_path) as cluster:

@@ -25,6 +25,7 @@ LEFT_S = 30.0
 """A mode may take its time to leave."""
 
 on_both_runtimes = pytest.mark.parametrize("runtime", ["netns", "docker"])
+docker_in_full = pytest.mark.parametrize("runtime", ["netns", pytest.param("docker", marks=pytest.mark.full)])
 
 
 @on_both_runtimes
@@ -47,7 +48,7 @@ async def _tour(cluster: Cluster) -> None:
     assert after == before, "back in the first mode, the tables are not the same"
 
 
-@on_both_runtimes
+@docker_in_full
 def test_a_daemon_killed_while_it_switches_comes_to_the_new_mode(runtime: str, tmp_path: Path) -> None:
     with cluster_of(TOPOLOGY, runtime, tmp_path, services__proxy="nftables") as cluster:
         cluster.up().expect()
@@ -73,7 +74,7 @@ def _kill_amid(cluster: Cluster, former: str, mode: str) -> None:
     first_parts(cluster.name, cluster.runtime, "node-daemon", timeout_s=UP_S)
 
 
-@on_both_runtimes
+@docker_in_full
 def test_nodes_may_have_modes_of_their_own(runtime: str, tmp_path: Path) -> None:
     nodes = yaml.safe_load(TOPOLOGY.read_text())["spec"]["nodes"]
     modes = dict(zip(("a", "b"), ("nftables-kubeproxy", "iptables"), strict=True))
@@ -86,8 +87,10 @@ def test_nodes_may_have_modes_of_their_own(runtime: str, tmp_path: Path) -> None
 
 
 async def _everybody(cluster: Cluster) -> None:
-    async with cluster.client() as client, load(client, through_node_port=True):
+    async with cluster.client() as client:
         await everybody_reaches_everybody(client)
+        async with load(client, through_node_port=True) as echo:
+            await expect_progress(client, echo)
 
 
 def _switch(cluster: Cluster, mode: str) -> None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from ipaddress import IPv4Address
 
 from testbed.errors import KernelError
-from testbed.kernel.ipvs import Real, RealState, Server, say
+from testbed.kernel.ipvs_wire import Real, RealState, Server, say
 
 
 class FakeIpvs:
@@ -52,8 +52,8 @@ class FakeIpvs:
         """See Ipvs."""
         return dict(self._reals.get(server, {}))
 
-    def clients(self, server: Server) -> dict[IPv4Address, Real]:
-        """See Ipvs. Nobody connects here."""
+    def clients(self, server: Server) -> dict[IPv4Address, Real]:  # noqa: ARG002 - nobody connects to memory
+        """See Ipvs."""
         return {}
 
     def count(self) -> int:

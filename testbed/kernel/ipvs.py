@@ -11,73 +11,25 @@ import errno
 import logging
 import socket
 import struct
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Protocol
 
 from testbed.errors import KernelError
-from testbed.kernel import genetlink, nlmsg, sysctl
+from testbed.kernel import ipvs_wire, nlmsg, sysctl
 from testbed.kernel import netns as namespaces
 from testbed.kernel.genetlink import Family
-from testbed.kernel.nlmsg import NLM_F_CREATE, Reply
+from testbed.kernel.ipvs_wire import Change, Real, RealState, Server
 
 log = logging.getLogger(__name__)
 
-SCHEDULER = "rr"
-"""Round robin: each real server in turn."""
 CONNTRACK = "net.ipv4.vs.conntrack"
 """Whether IPVS keeps connection tracking informed; without it nothing it sends can be masqueraded."""
 
-_NEW_SERVICE, _SET_SERVICE, _DELETE_SERVICE, _GET_SERVICE = 1, 2, 3, 4
-_NEW_REAL, _SET_REAL, _DELETE_REAL, _GET_REAL = 5, 6, 7, 8
-_SERVICE, _REAL = 1, 2
-_AF, _PROTOCOL, _ADDRESS, _PORT, _FWMARK, _SCHEDULER, _FLAGS, _TIMEOUT, _NETMASK = range(1, 10)
-_REAL_ADDRESS, _REAL_PORT, _REAL_METHOD, _REAL_WEIGHT, _REAL_UPPER, _REAL_LOWER = range(1, 7)
-_REAL_ACTIVE, _REAL_INACTIVE, _REAL_PERSISTENT, _REAL_STATS, _REAL_FAMILY = range(7, 12)
-_STATS_CONNECTIONS = 1
-_PERSISTENT = 0x0001
-_MASQUERADING = 0
 _CONNECTIONS = Path("/proc/thread-self/net/ip_vs_conn")
 _GET_INFO = 0x481
 """The socket option IP_VS_SO_GET_INFO, whose answer is: version, size of the connection table, virtual servers."""
-_PROTOCOLS = {"tcp": socket.IPPROTO_TCP, "udp": socket.IPPROTO_UDP, "sctp": socket.IPPROTO_SCTP}
-_NAMES = {number: name for name, number in _PROTOCOLS.items()}
-_EVERY_BIT = 0xFFFFFFFF
-
-
-@dataclass(frozen=True, order=True, slots=True)
-class Server:
-    """What a virtual server is known by."""
-
-    address: IPv4Address
-    protocol: str
-    """tcp, udp or sctp."""
-    port: int
-
-
-@dataclass(frozen=True, order=True, slots=True)
-class Real:
-    """What a real server of one virtual server is known by."""
-
-    address: IPv4Address
-    port: int
-
-
-@dataclass(frozen=True, slots=True)
-class RealState:
-    """A real server as the kernel shows it."""
-
-    weight: int
-    """0: it keeps the connections it has, and takes no new ones."""
-    active: int = 0
-    """TCP connections that are established."""
-    inactive: int = 0
-    connections: int = 0
-    """Ever since it was added."""
-    persistent: int = 0
-    """Clients that are bound to it."""
 
 
 class Ipvs(Protocol):
@@ -138,38 +90,43 @@ class NetlinkIpvs:
 
     def ensure_servers(self, servers: Mapping[Server, int]) -> None:
         """See Ipvs."""
-        made = [_add_server(server, persistence_s) for server, persistence_s in servers.items()]
+        made = [ipvs_wire.add_server(server, persistence_s) for server, persistence_s in servers.items()]
         answers = self._execute(made, tolerate=(errno.EEXIST,))
         there = [server for server, error in zip(servers, answers, strict=True) if error]
-        self._execute([_edit_server(server, servers[server]) for server in there])
+        self._execute([ipvs_wire.edit_server(server, servers[server]) for server in there])
 
     def delete_servers(self, servers: Iterable[Server]) -> None:
         """See Ipvs."""
-        self._execute([_delete_server(server) for server in servers], tolerate=(errno.ESRCH,))
+        self._execute([ipvs_wire.delete_server(server) for server in servers], tolerate=(errno.ESRCH,))
 
     def ensure_reals(self, reals: Iterable[tuple[Server, Real]], *, weight: int) -> None:
         """See Ipvs."""
         wanted = list(reals)
-        answers = self._execute([_add_real(*each, weight) for each in wanted], tolerate=(errno.EEXIST,))
+        answers = self._execute([ipvs_wire.add_real(*each, weight) for each in wanted], tolerate=(errno.EEXIST,))
         there = [each for each, error in zip(wanted, answers, strict=True) if error]
-        self._execute([_edit_real(*each, weight) for each in there])
+        self._execute([ipvs_wire.edit_real(*each, weight) for each in there])
 
     def delete_reals(self, reals: Iterable[tuple[Server, Real]]) -> None:
         """See Ipvs."""
-        self._execute([_delete_real(*each) for each in reals], tolerate=(errno.ESRCH, errno.ENOENT))
+        self._execute([ipvs_wire.delete_real(*each) for each in reals], tolerate=(errno.ESRCH, errno.ENOENT))
 
     def servers(self) -> dict[Server, int]:
         """See Ipvs."""
-        return dict(filter(None, map(_parse_server, self._family.dump(_GET_SERVICE))))
+        return dict(filter(None, map(ipvs_wire.parse_server, self._family.dump(ipvs_wire.GET_SERVICE))))
 
     def reals(self, server: Server) -> dict[Real, RealState]:
         """See Ipvs."""
-        return dict(map(_parse_real, self._family.dump(_GET_REAL, nlmsg.nested(_SERVICE, _key(server)))))
+        return dict(
+            map(
+                ipvs_wire.parse_real,
+                self._family.dump(ipvs_wire.GET_REAL, nlmsg.nested(ipvs_wire.SERVICE, ipvs_wire.key(server))),
+            )
+        )
 
     def clients(self, server: Server) -> dict[IPv4Address, Real]:
         """See Ipvs."""
         listed = _connections() if self._netns is None else namespaces.inside(self._netns, _connections)
-        return dict(_parse_clients(listed, server))
+        return dict(ipvs_wire.parse_clients(listed, server))
 
     def count(self) -> int:
         """See Ipvs."""
@@ -190,7 +147,7 @@ class NetlinkIpvs:
         self._family.close()
         self._socket.close()
 
-    def _execute(self, changes: Sequence[_Change], *, tolerate: Sequence[int] = ()) -> list[int]:
+    def _execute(self, changes: Sequence[Change], *, tolerate: Sequence[int] = ()) -> list[int]:
         """Do all; each one's errno. The first that is not tolerated is raised, once all have been tried."""
         for change in changes:
             log.info("%s%s", self._prefix, change.says())
@@ -219,142 +176,8 @@ def why_not() -> str:
     return ""
 
 
-@dataclass(frozen=True)
-class _Change:
-    """One command to the kernel, and how to say it with ipvsadm."""
-
-    command: int
-    attributes: bytes
-    says: Callable[[], str]
-    flags: int = 0
-
-
-def _add_server(server: Server, persistence_s: int) -> _Change:
-    return _server_change(_NEW_SERVICE, "-A", server, persistence_s, NLM_F_CREATE)
-
-
-def _edit_server(server: Server, persistence_s: int) -> _Change:
-    return _server_change(_SET_SERVICE, "-E", server, persistence_s)
-
-
-def _server_change(command: int, verb: str, server: Server, persistence_s: int, flags: int = 0) -> _Change:
-    parts = [
-        *_key(server),
-        nlmsg.text(_SCHEDULER, SCHEDULER),
-        nlmsg.attribute(_FLAGS, struct.pack("=II", _PERSISTENT if persistence_s else 0, _EVERY_BIT)),
-        nlmsg.u32(_TIMEOUT, persistence_s),
-        nlmsg.u32(_NETMASK, _EVERY_BIT),
-    ]
-    persistence = f" -p {persistence_s}" if persistence_s else ""
-    return _Change(
-        command,
-        nlmsg.nested(_SERVICE, parts),
-        lambda: f"ipvsadm {verb} {say(server)} -s {SCHEDULER}{persistence}",
-        flags,
-    )
-
-
-def _delete_server(server: Server) -> _Change:
-    return _Change(_DELETE_SERVICE, nlmsg.nested(_SERVICE, _key(server)), lambda: f"ipvsadm -D {say(server)}")
-
-
-def _add_real(server: Server, real: Real, weight: int) -> _Change:
-    return _real_change(_NEW_REAL, "-a", server, real, weight, NLM_F_CREATE)
-
-
-def _edit_real(server: Server, real: Real, weight: int) -> _Change:
-    return _real_change(_SET_REAL, "-e", server, real, weight)
-
-
-def _real_change(command: int, verb: str, server: Server, real: Real, weight: int, flags: int = 0) -> _Change:
-    parts = [
-        *_real_key(real),
-        nlmsg.u32(_REAL_METHOD, _MASQUERADING),
-        nlmsg.u32(_REAL_WEIGHT, weight),
-        nlmsg.u32(_REAL_UPPER, 0),
-        nlmsg.u32(_REAL_LOWER, 0),
-    ]
-    attributes = nlmsg.nested(_SERVICE, _key(server)) + nlmsg.nested(_REAL, parts)
-    return _Change(
-        command,
-        attributes,
-        lambda: f"ipvsadm {verb} {say(server)} -r {real.address}:{real.port} -m -w {weight}",
-        flags,
-    )
-
-
-def _delete_real(server: Server, real: Real) -> _Change:
-    attributes = nlmsg.nested(_SERVICE, _key(server)) + nlmsg.nested(_REAL, _real_key(real))
-    return _Change(_DELETE_REAL, attributes, lambda: f"ipvsadm -d {say(server)} -r {real.address}:{real.port}")
-
-
-def say(server: Server) -> str:
-    """The virtual server as ipvsadm(8) has it: `-t 10.96.0.10:80`."""
-    option = {"tcp": "-t", "udp": "-u", "sctp": "--sctp-service"}[server.protocol]
-    return f"{option} {server.address}:{server.port}"
-
-
-def _key(server: Server) -> list[bytes]:
-    return [
-        nlmsg.u16(_AF, socket.AF_INET),
-        nlmsg.u16(_PROTOCOL, _PROTOCOLS[server.protocol]),
-        nlmsg.attribute(_ADDRESS, _union(server.address)),
-        nlmsg.be16(_PORT, server.port),
-    ]
-
-
-def _real_key(real: Real) -> list[bytes]:
-    return [
-        nlmsg.u16(_REAL_FAMILY, socket.AF_INET),
-        nlmsg.attribute(_REAL_ADDRESS, _union(real.address)),
-        nlmsg.be16(_REAL_PORT, real.port),
-    ]
-
-
-def _union(address: IPv4Address) -> bytes:
-    """`union nf_inet_addr`"""
-    return address.packed + bytes(12)
-
-
-def _parse_server(reply: Reply) -> tuple[Server, int] | None:
-    """None for one that is known by a firewall mark, or of another family: none of ours."""
-    found = nlmsg.parse_attributes(genetlink.parse(reply)[_SERVICE])
-    if _FWMARK in found or nlmsg.as_int(found[_AF]) != socket.AF_INET:
-        return None
-    protocol = _NAMES.get(nlmsg.as_int(found[_PROTOCOL]))
-    if protocol is None:
-        return None
-    flags, _ = struct.unpack("=II", found[_FLAGS])
-    server = Server(IPv4Address(found[_ADDRESS][:4]), protocol, int.from_bytes(found[_PORT], "big"))
-    return server, nlmsg.as_int(found[_TIMEOUT]) if flags & _PERSISTENT else 0
-
-
-def _parse_real(reply: Reply) -> tuple[Real, RealState]:
-    found = nlmsg.parse_attributes(genetlink.parse(reply)[_REAL])
-    statistics = nlmsg.parse_attributes(found[_REAL_STATS])
-    return (
-        Real(IPv4Address(found[_REAL_ADDRESS][:4]), int.from_bytes(found[_REAL_PORT], "big")),
-        RealState(
-            weight=nlmsg.as_int(found[_REAL_WEIGHT]),
-            active=nlmsg.as_int(found[_REAL_ACTIVE]),
-            inactive=nlmsg.as_int(found[_REAL_INACTIVE]),
-            connections=nlmsg.as_int(statistics[_STATS_CONNECTIONS]),
-            persistent=nlmsg.as_int(found[_REAL_PERSISTENT]),
-        ),
-    )
-
-
 def _connections() -> str:
     return _CONNECTIONS.read_text(encoding="ascii")
-
-
-def _parse_clients(listed: str, server: Server) -> Iterator[tuple[IPv4Address, Real]]:
-    """A client is bound by an entry whose client port is 0: `TCP 0AF40102 0000 0A600015 0050 0AF40103 1F90 …`."""
-    wanted = [server.protocol.upper(), "0000", server.address.packed.hex().upper(), f"{server.port:04X}"]
-    for line in listed.splitlines()[1:]:
-        protocol, client, client_port, address, port, real_address, real_port, *_ = line.split()
-        if [protocol, client_port, address, port] == wanted:
-            yield IPv4Address(int(client, 16)), Real(IPv4Address(int(real_address, 16)), int(real_port, 16))
 
 
 def _datagram_socket() -> socket.socket:

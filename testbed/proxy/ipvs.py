@@ -34,7 +34,8 @@ from ipaddress import IPv4Address, IPv4Interface
 
 from testbed.api.objects import Key
 from testbed.errors import KernelError
-from testbed.kernel.ipvs import CONNTRACK, Ipvs, Real, Server
+from testbed.kernel.ipvs import CONNTRACK, Ipvs
+from testbed.kernel.ipvs_wire import Real, Server
 from testbed.kernel.links import Links, Nft
 from testbed.proxy import ipvs_rules as rules
 from testbed.proxy import ipvs_servers as wanted

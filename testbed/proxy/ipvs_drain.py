@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from ipaddress import IPv4Address
 
-from testbed.kernel.ipvs import Ipvs, Real, RealState, Server
+from testbed.kernel.ipvs import Ipvs
+from testbed.kernel.ipvs_wire import Real, RealState, Server
 
 
 class Drain:

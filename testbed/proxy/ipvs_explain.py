@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 
-from testbed.kernel.ipvs import SCHEDULER, Ipvs, Real, RealState, Server, say
+from testbed.kernel.ipvs import Ipvs
+from testbed.kernel.ipvs_wire import SCHEDULER, Real, RealState, Server, say
 from testbed.kernel.links import Links, Nft
 from testbed.proxy import ipvs_rules as rules
 from testbed.proxy import ipvs_servers as wanted

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, collapse_addresses
 from typing import TypeAlias
 
-from testbed.kernel.ipvs import Real, Server
+from testbed.kernel.ipvs_wire import Real, Server
 from testbed.proxy.ipvs_rules import ALLOWED, GUARDED, PORTS, REFUSALS, SERVICE_IPS, SOURCES, Name
 from testbed.proxy.virtualport import Endpoint, Here, Refusal, VirtualPort
 

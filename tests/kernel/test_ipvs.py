@@ -12,7 +12,8 @@ import pytest
 from testbed.errors import KernelError
 from testbed.kernel import netns
 from testbed.kernel.fake_ipvs import FakeIpvs
-from testbed.kernel.ipvs import Ipvs, NetlinkIpvs, Real, RealState, Server, why_not
+from testbed.kernel.ipvs import Ipvs, NetlinkIpvs, why_not
+from testbed.kernel.ipvs_wire import Real, RealState, Server
 from tests.kernel.lab import Lab
 
 WEB = Server(IPv4Address("10.96.0.10"), "tcp", 80)

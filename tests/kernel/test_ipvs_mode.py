@@ -9,7 +9,8 @@ from ipaddress import IPv4Address, IPv4Interface
 
 import pytest
 
-from testbed.kernel.ipvs import NetlinkIpvs, Server
+from testbed.kernel.ipvs import NetlinkIpvs
+from testbed.kernel.ipvs_wire import Server
 from testbed.proxy.ipvs import DEVICE
 from testbed.proxy.mode import Mode
 from testbed.waiting import wait_until

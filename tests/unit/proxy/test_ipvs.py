@@ -11,7 +11,7 @@ from testbed.api.objects import Key
 from testbed.errors import KernelError
 from testbed.kernel.fake import FakeLinks, FakeNft
 from testbed.kernel.fake_ipvs import FakeIpvs
-from testbed.kernel.ipvs import Real, RealState, Server
+from testbed.kernel.ipvs_wire import Real, RealState, Server
 from testbed.proxy.ipvs import DEVICE, SYSCTLS, IpvsMode
 from testbed.proxy.virtualport import Endpoint, Here, Ports, VirtualPort
 

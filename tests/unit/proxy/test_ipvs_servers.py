@@ -7,7 +7,7 @@ from ipaddress import IPv4Address, IPv4Network
 import pytest
 
 from testbed.api.objects import Key
-from testbed.kernel.ipvs import Real, Server
+from testbed.kernel.ipvs_wire import Real, Server
 from testbed.proxy.ipvs_rules import Name
 from testbed.proxy.ipvs_servers import Node, Serving, addresses, elements, facts, servers
 from testbed.proxy.virtualport import Endpoint, Here, VirtualPort

@@ -11,7 +11,16 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_network
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictInt, WithJsonSchema
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    StrictBool,
+    StrictInt,
+    WithJsonSchema,
+)
 
 from testbed.topology.source import Loc
 
@@ -148,7 +157,11 @@ AutoMtu = Annotated[
 
 
 ProxyMode = Literal["nftables", "nftables-kubeproxy", "iptables", "ipvs"]
-PortRange = Annotated[tuple[int, int], *_text(r"^[0-9]+-[0-9]+$", "30000-32767", _port_range)]
+PortRange = Annotated[
+    tuple[int, int],
+    *_text(r"^[0-9]+-[0-9]+$", "30000-32767", _port_range),
+    PlainSerializer(lambda ports: "{}-{}".format(*ports), return_type=str),
+]
 
 
 class Metadata(Strict):
@@ -217,7 +230,11 @@ class Network(Strict):
 
 
 class Services(Strict):
-    """How Services are served, and from which addresses."""
+    """How Services are served, and from which addresses; a node may have a `proxy` mode of its own.
+
+    `nodePortAddresses` are networks: node ports are served at the nodes' addresses in them. Without, it is as in
+    kube-proxy: at a node's primary address in the modes of nftables, at all but loopback in iptables and ipvs.
+    """
 
     proxy: ProxyMode = "nftables"
     cidr: Cidrs = (IPv4Network("10.96.0.0/16"),)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from testbed.topology.plan import plan
-from testbed.topology.schema import Topology
+from testbed.topology.schema import Topology, json_schema
 from testbed.topology.source import Mistaken
 from testbed.topology.spec import ClusterSpec
 
@@ -204,6 +204,12 @@ def test_node_ports_may_be_served_where_nodes_have_addresses(networks: list[str]
 def test_what_proxies_follow_may_change_in_place() -> None:
     services = {"proxy": "iptables", "nodePortAddresses": ["0.0.0.0/0"], "loadBalancerCIDR": "10.97.0.0/24"}
     assert cluster(running=cluster(), services=services).services.proxy == "iptables"
+
+
+def test_defaults_in_the_schema_are_written_as_a_file_has_them() -> None:
+    services = json_schema(Topology)["$defs"]["Services"]["properties"]
+    assert services["nodePortRange"]["default"] == "30000-32767"
+    assert services["cidr"]["default"] == ["10.96.0.0/16"]
 
 
 def test_all_mistakes_are_told_at_once() -> None:

@@ -11,16 +11,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_network
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PlainSerializer,
-    StrictBool,
-    StrictInt,
-    WithJsonSchema,
-)
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictInt, WithJsonSchema
 
 from testbed.topology.source import Loc
 
@@ -157,11 +148,7 @@ AutoMtu = Annotated[
 
 
 ProxyMode = Literal["nftables", "nftables-kubeproxy", "iptables", "ipvs"]
-PortRange = Annotated[
-    tuple[int, int],
-    *_text(r"^[0-9]+-[0-9]+$", "30000-32767", _port_range),
-    PlainSerializer(lambda ports: "{}-{}".format(*ports), return_type=str),
-]
+PortRange = Annotated[tuple[int, int], *_text(r"^[0-9]+-[0-9]+$", "30000-32767", _port_range)]
 
 
 class Metadata(Strict):
@@ -239,7 +226,7 @@ class Services(Strict):
     proxy: ProxyMode = "nftables"
     cidr: Cidrs = (IPv4Network("10.96.0.0/16"),)
     load_balancer_cidr: Cidrs | None = Field(default=None, alias="loadBalancerCIDR")
-    node_port_range: PortRange = Field(default=(30000, 32767), alias="nodePortRange")
+    node_port_range: PortRange = Field(default="30000-32767", validate_default=True, alias="nodePortRange")
     node_port_addresses: tuple[Cidr, ...] = Field(default=(), alias="nodePortAddresses")
 
 

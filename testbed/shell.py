@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shlex
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -11,6 +12,9 @@ from pathlib import Path
 from testbed.errors import CommandFailed, MachineLacks
 
 log = logging.getLogger(__name__)
+
+SYSTEM = "/usr/local/sbin:/usr/sbin:/sbin"
+"""Where programs of the network lie; a plain user's PATH often does without."""
 
 
 def run(
@@ -27,9 +31,11 @@ def run(
     or exceeds `timeout_s`.
     """
     log.info("%s", shlex.join(argv))
+    found = dict(os.environ if env is None else env)
+    found["PATH"] = f"{found.get('PATH', os.defpath)}:{SYSTEM}"
     try:
         done = subprocess.run(
-            list(argv), input=stdin, capture_output=True, text=True, timeout=timeout_s, env=env, check=False
+            list(argv), input=stdin, capture_output=True, text=True, timeout=timeout_s, env=found, check=False
         )
     except FileNotFoundError:
         raise MachineLacks(f"{argv[0]} is not installed") from None

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from enum import IntEnum
 from pathlib import Path
@@ -59,10 +59,13 @@ class Control:
 
     async def ask(self, command: str, zone: str, **items: str) -> list[Unit]:
         """One command, and the units of its answer. KnotRefused."""
-        return (await self.ask_all([question(command, zone, **items)]))[0]
+        (answer,) = await self.ask_all([question(command, zone, **items)])
+        for refusal in refusals(answer):
+            raise KnotRefused(refusal)
+        return answer
 
     async def ask_all(self, questions: Sequence[bytes]) -> list[list[Unit]]:
-        """Many commands in order, with their answers. KnotRefused, with the first refusal, after the last answer."""
+        """Many commands, each done or not whatever becomes of the others, and their answers in the same order."""
         answers: list[list[Unit]] = []
         try:
             async with asyncio.timeout(TIMEOUT_S):
@@ -72,9 +75,6 @@ class Control:
                     answers += [await self._answer() for _ in ahead]
         except (OSError, EOFError, TimeoutError) as error:
             raise ServiceUnavailable(f"knotd hung up: {error!r}") from error
-        for unit in (unit for answer in answers for unit in answer if Item.ERROR in unit):
-            what = " ".join(unit[item] for item in (Item.CMD, Item.ZONE, Item.OWNER, Item.TYPE) if item in unit)
-            raise KnotRefused(f"knotd: {what}: {unit[Item.ERROR]}")
         return answers
 
     async def _answer(self) -> list[Unit]:
@@ -111,6 +111,14 @@ async def connected(socket: Path) -> AsyncIterator[Control]:
         with suppress(OSError):
             writer.write(bytes((_END,)))
         writer.close()
+
+
+def refusals(answer: Iterable[Unit]) -> Iterator[str]:
+    """What knotd did not do, and why, a sentence each."""
+    for unit in answer:
+        if Item.ERROR in unit:
+            told = (Item.CMD, Item.ZONE, Item.OWNER, Item.TYPE, Item.DATA)
+            yield f"knotd: {' '.join(unit[item] for item in told if item in unit)}: {unit[Item.ERROR]}"
 
 
 def question(command: str, zone: str, **items: str) -> bytes:

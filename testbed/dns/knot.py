@@ -7,11 +7,14 @@ record at 5,000 Services 5 ms, and 15 ms soon after another, since knotd first w
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from testbed.dns.control import Control, Item, KnotRefused, connected, question
+from testbed.dns.control import Control, Item, KnotRefused, connected, question, refusals
 from testbed.dns.records import TTL_S, Record
+
+log = logging.getLogger(__name__)
 
 SOA = "ns.dns.{domain}. hostmaster.{domain}. 1 7200 1800 86400 {ttl}"
 """knotd counts the serial up with each transaction; the last number is how long a resolver may remember NXDOMAIN."""
@@ -46,12 +49,17 @@ class Knot:
             return await _serial(control, zone)
 
     async def change(self, zone: str, gone: Collection[Record], new: Collection[Record], *, is_empty: bool) -> str:
-        """All of it in one transaction, or none: the serial that it gave. A zone that is empty gets its SOA too."""
+        """All of it in one transaction: the serial that it gave. A zone that is empty gets its SOA too.
+
+        A record that knotd does not take is logged and left out: it stands in nobody's way.
+        """
         soa = Record(zone, "SOA", SOA.format(domain=self._domain, ttl=TTL_S))
         async with connected(self.socket) as control:
             await _begin(control, zone)
+            answers = await control.ask_all([*_edits(zone, gone, [soa, *new] if is_empty else new)])
+            for refusal in refusals(unit for answer in answers for unit in answer):
+                log.warning("%s", refusal)
             try:
-                await control.ask_all([*_edits(zone, gone, [soa, *new] if is_empty else new)])
                 await control.ask("zone-commit", zone)
             except KnotRefused:
                 await control.ask("zone-abort", zone)

@@ -302,6 +302,15 @@ async def test_what_a_person_changes_is_put_right(served: Dns) -> None:
         await served.until(name, {"10.96.4.5"})
 
 
+async def test_a_record_that_knotd_does_not_take_stands_in_nobodys_way(served: Dns) -> None:
+    served.start_knotd()
+    async with followed(served, external("no..name", "bad"), service()) as client:
+        assert data_of(served.ask(f"web.default.svc.{DOMAIN}")) == {"10.96.4.5"}
+        await client.create(external("not.a name", "worse"))
+        await client.create(service("late", ip="10.96.4.6"))
+        await served.until(f"late.default.svc.{DOMAIN}", {"10.96.4.6"})
+
+
 async def test_a_transaction_that_somebody_left_open_is_given_up(served: Dns) -> None:
     served.start_knotd()
     async with followed(served) as client:

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-import http.client
 import json
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from functools import partial
 from ipaddress import IPv4Address
-from typing import Any
 
 import pytest
 
@@ -20,30 +15,11 @@ from testbed.kernel.listening import listen
 from testbed.node.healthchecks import HealthChecks
 from testbed.node.http import Answer, Request, serving
 from testbed.proxy.virtualport import HealthCheck
+from tests.kernel.asking import asked
 from tests.kernel.lab import Lab
 
 WEB, SHOP = Key("default", "web"), Key("default", "shop")
 A, B = "198.18.0.10", "198.18.0.11"
-
-
-@dataclass(frozen=True)
-class Heard:
-    """An answer."""
-
-    status: int
-    document: Any
-
-
-def ask(lab: Lab, place: str, host: str, port: int) -> Heard:
-    """A GET from that place; OSError where nobody listens."""
-    with lab.inside(place, lambda: socket.socket(socket.AF_INET, socket.SOCK_STREAM)) as sock:
-        sock.settimeout(2.0)
-        sock.connect((host, port))
-        connection = http.client.HTTPConnection(host, port)
-        connection.sock = sock
-        connection.request("GET", "/")
-        with connection.getresponse() as response:
-            return Heard(response.status, json.loads(response.read()))
 
 
 @pytest.fixture
@@ -60,10 +36,6 @@ async def checks(lab: Lab, place: str) -> AsyncIterator[HealthChecks]:
         yield found
     finally:
         await found.close()
-
-
-async def asked(lab: Lab, place: str, host: str, port: int) -> Heard:
-    return await asyncio.to_thread(ask, lab, place, host, port)
 
 
 async def test_nodes_answer_at_one_port_each_for_itself(nodes: Lab) -> None:

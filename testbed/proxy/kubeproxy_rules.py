@@ -50,7 +50,7 @@ class Objects:
     """What stands in the table, beside the skeleton."""
 
     chains: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    """Rules by chain."""
+    """Rules by chain. None of them leads to one behind it."""
     sets: dict[str, int] = field(default_factory=dict)
     """Affinity sets, each with its timeout in seconds."""
     elements: dict[Element, str] = field(default_factory=dict)
@@ -73,17 +73,17 @@ def node_port_ips(here: Here, addresses: Iterable[IPv4Address]) -> dict[Element,
 def objects(port: VirtualPort, here: Here) -> Objects:
     """What one port is made of, without what other Services may have in common with it."""
     names = Names(port)
-    chains = dict(_policy_chains(port, names))
+    chains: dict[str, tuple[str, ...]] = {}
+    sets: dict[str, int] = {}
+    for endpoint in names.endpoints if port.affinity_s else ():
+        affinity = names.affinity(endpoint)
+        sets[affinity] = port.affinity_s
+        chains[names.endpoint(endpoint)] = (f"update @{affinity} {{ ip saddr }}", _dnat(port, endpoint))
+    chains.update(_policy_chains(port, names))
     if names.has_external:
         chains[names.external] = tuple(_external_rules(port, here, names))
     if names.has_firewall:
         chains[names.firewall] = (f"ip saddr != {_sources(_allowed(port, here))} drop",)
-    sets: dict[str, int] = {}
-    if port.affinity_s:
-        for endpoint in names.endpoints:
-            affinity = names.affinity(endpoint)
-            sets[affinity] = port.affinity_s
-            chains[names.endpoint(endpoint)] = (f"update @{affinity} {{ ip saddr }}", _dnat(port, endpoint))
     return Objects(chains, sets, _own_elements(port, names))
 
 

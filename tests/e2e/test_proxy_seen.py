@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
+from testbed.runtime.capabilities import known
 from testbed.waiting import wait_until, wait_until_async
-from tests.e2e.clusters import TOPOLOGIES, Cluster, cluster_of
+from tests.e2e.clusters import TOPOLOGIES, Cluster, cluster_of, unique
 from tests.e2e.command import Ran, cli
 
-DONE, DIFFERENT, BAD_INPUT = 0, 1, 2
+DONE, DIFFERENT, BAD_INPUT, LACKS = 0, 1, 2, 3
 HEALED_S = 10.0
 EXTERNAL = """\
 apiVersion: v1
@@ -93,6 +94,17 @@ def test_an_element_deleted_by_hand_is_seen_and_put_back(cluster: Cluster) -> No
     assert re.fullmatch(r"\+ services \{ [0-9.]+ \. tcp \. 80 : goto lb-4 \}\n", ran.stdout)
     assert "node a (nftables): 1 difference of what its kernel holds" in ran.stderr
     wait_until(lambda: not on(cluster, "proxy", "diff", "a").code, HEALED_S, "the element that is put back")
+
+
+def test_a_mode_that_the_kernel_cannot_run_is_refused_before_anything_is_made() -> None:
+    reason = known(["ipvs"]).get("ipvs")
+    if not reason:
+        pytest.skip("this kernel has IPVS, or no scratch namespace to look for it")
+    name = unique("e-refused")
+    ran = cli("up", TOPOLOGIES / "two-nodes.yaml", "--runtime", "netns", "--name", name, "--set", "services.proxy=ipvs")
+    ran.expect(LACKS)
+    assert f"proxy mode ipvs of a, b cannot be run here: {reason}\n" in ran.stderr
+    assert name not in cli("status", "-o", "json").stdout
 
 
 def element_of_web(cluster: Cluster) -> str:

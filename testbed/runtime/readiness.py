@@ -62,7 +62,9 @@ def lacks(cluster: ClusterSpec, applied: Collection[tuple[Kind, Key]], seen: See
     pods = [*_strays(cluster, seen[POD]), *_workloads(applied, seen)]
     if nodes or pods:
         return nodes + pods
-    return [Lack(text) for text in (*_endpoints(applied, seen), *_rules(cluster, seen))]
+    return [
+        Lack(text) for text in (*_endpoints(applied, seen), *_balancers(cluster, applied, seen), *_rules(cluster, seen))
+    ]
 
 
 def unregistered(cluster: ClusterSpec, seen: Seen) -> list[Lack]:
@@ -193,6 +195,16 @@ def _endpoints(applied: Collection[tuple[Kind, Key]], seen: Seen) -> Iterator[st
             wanted = {status(pod).get("podIP") for pod in mine if is_ready(pod) and not is_deleting(pod)}
             if missing := wanted - set(_addresses(key, seen[ENDPOINT_SLICE].values())):
                 yield f"Service {key}: {len(missing)} of {len(wanted)} Ready pods are not among its endpoints"
+
+
+def _balancers(cluster: ClusterSpec, applied: Collection[tuple[Kind, Key]], seen: Seen) -> Iterator[str]:
+    """Services of the manifests that wait for an address of loadBalancerCIDR; without one, they may wait for ever."""
+    if (cidr := cluster.services.load_balancer_cidr) is None:
+        return
+    for service in (seen[SERVICE].get(key, {}) for kind, key in applied if kind == SERVICE):
+        is_ours = spec(service).get("type") == "LoadBalancer" and not spec(service).get("loadBalancerClass")
+        if is_ours and not (status(service).get("loadBalancer") or {}).get("ingress"):
+            yield f"Service {_key(service)}: has no address of {cidr} yet; its events say why"
 
 
 def _addresses(service: Key, slices: Iterable[Object]) -> Iterator[str]:

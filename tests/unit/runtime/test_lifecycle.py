@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
+from ipaddress import IPv4Network
 from typing import Any
 
 import pytest
@@ -112,6 +114,18 @@ def test_nodes_must_be_registered_ready_and_proven_to_every_other() -> None:
     ]
     unproven = obj("Node", "b", status={"conditions": [{"type": "Ready", "status": "True"}]})
     assert told(node("a", "b"), unproven) == ["node b: its network is not proven"]
+
+
+def test_load_balancers_of_manifests_must_have_an_address_where_there_are_any() -> None:
+    spec = cluster()
+    balancing = replace(spec, services=replace(spec.services, load_balancer_cidr=IPv4Network("192.0.2.0/24")))
+    waiting = obj("Service", "web", spec={"type": "LoadBalancer"})
+    given = {**waiting, "status": {"loadBalancer": {"ingress": [{"ip": "192.0.2.1"}]}}}
+    foreign = {**waiting, "spec": {"type": "LoadBalancer", "loadBalancerClass": "example.com/other"}}
+    for service, missing in ((waiting, 1), (given, 0), (foreign, 0)):
+        everything = seen(*NODES, *LEASES, service)
+        assert len(lacks(balancing, ((SERVICE, WEB),), everything)) == missing
+        assert lacks(spec, ((SERVICE, WEB),), everything) == []
 
 
 def test_a_node_that_left_the_topology_must_be_gone() -> None:

@@ -17,8 +17,8 @@ from typing import Any
 from testbed.agent.identity import Identity
 from testbed.agent.sandbox import Mount
 from testbed.api.objects import Object, namespace, spec
+from testbed.api.wellknown import SERVICE_ACCOUNT_PATH
 
-MOUNT_PATH = "/var/run/secrets/kubernetes.io/serviceaccount"
 DIRECTORY = "serviceaccount"
 
 
@@ -37,7 +37,11 @@ def write_account(directory: Path, pod: Object, identity: Identity) -> None:
 def account_mounts(directory: Path, pod: Object, container: Mapping[str, Any]) -> list[Mount]:
     """Where a container sees them; one that mounts something of its own there keeps that."""
     taken = {mount["mountPath"].rstrip("/") for mount in container.get("volumeMounts") or []}
-    return [] if MOUNT_PATH in taken or not _has_account(pod) else [Mount(directory / DIRECTORY, MOUNT_PATH)]
+    return (
+        []
+        if SERVICE_ACCOUNT_PATH in taken or not _has_account(pod)
+        else [Mount(directory / DIRECTORY, SERVICE_ACCOUNT_PATH)]
+    )
 
 
 def _has_account(pod: Object) -> bool:

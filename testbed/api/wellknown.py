@@ -41,6 +41,9 @@ EXEC_SUBPROTOCOL = "v5.channel.k8s.io"
 SAFE_ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
 """Of generated names and hashes: no vowels, no look-alikes, so that none spells a word (apimachinery util/rand)."""
 
+SERVICE_ACCOUNT_PATH = "/var/run/secrets/kubernetes.io/serviceaccount"
+"""Where the programs of a pod find `token`, `ca.crt` and `namespace`, by which they reach the API."""
+
 API_PORT = 6443
 AGENT_PORT = 10250
 METRICS_PORT = 10249

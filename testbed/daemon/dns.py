@@ -9,15 +9,14 @@ import os
 import signal
 from pathlib import Path
 
-from testbed.agent.serviceaccount import MOUNT_PATH
+from testbed.api.wellknown import SERVICE_ACCOUNT_PATH
 from testbed.client.http import HttpClient
+from testbed.dns.config import READY_PATH, READY_PORT
 from testbed.dns.controller import Controller
 from testbed.dns.knot import Knot
-from testbed.dns.objects import READY_PATH, READY_PORT
 from testbed.waiting import wait_until_async
 
-ACCOUNT = Path(MOUNT_PATH)
-"""Where every pod of a service account finds its token and the cluster's authority."""
+ACCOUNT = Path(SERVICE_ACCOUNT_PATH)
 CONNECT_S = 0.05
 """The node's service rules may come a little after the pod, and a lost SYN is repeated after a whole second."""
 API_TIMEOUT_S = 60.0

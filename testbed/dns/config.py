@@ -20,6 +20,8 @@ RUN = "/run/knot"
 """The directory that the containers share: knotd's control socket."""
 SOCKET = f"{RUN}/knot.sock"
 DNS_PORT, BEHIND_PORT = 53, 5353
+READY_PORT, READY_PATH = 8181, "/ready"
+"""Where the controller says whether knotd has everything: as CoreDNS does."""
 
 
 def knot_conf(domain: str, *, is_behind: bool) -> str:

@@ -16,13 +16,12 @@ from typing import Any
 
 from testbed.api.objects import Object
 from testbed.api.wellknown import SYSTEM_NAMESPACE
-from testbed.dns.config import DNS_PORT, RUN, SOCKET, knot_conf, unbound_conf
+from testbed.dns.config import DNS_PORT, READY_PATH, READY_PORT, RUN, SOCKET, knot_conf, unbound_conf
 from testbed.topology.spec import ClusterSpec
 
 NAME = "kube-dns"
 LABELS = {"k8s-app": NAME}
 IMAGE = "testbed/dns"
-READY_PORT, READY_PATH = 8181, "/ready"
 CONFIG_DIRECTORY = "/etc/testbed-dns"
 CONFIG_ANNOTATION = "testbed/config-hash"
 """Of the pods: a changed ConfigMap makes new ones."""

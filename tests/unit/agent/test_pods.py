@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from testbed.agent.serviceaccount import MOUNT_PATH
 from testbed.api.kinds import CONFIG_MAP, POD
 from testbed.api.objects import Key, is_ready, name, status, uid
+from testbed.api.wellknown import SERVICE_ACCOUNT_PATH
 from testbed.errors import NotFound
 from testbed.waiting import wait_until_async
 from tests.unit.agent.host import SOON_S, Host, container_status
@@ -67,7 +67,7 @@ async def test_a_pod_with_a_service_account_finds_its_way_to_the_api(host: Host,
     async with host.agent():
         await host.create(pod(serviceAccountName="dns", hostNetwork=host_network))
     (started,) = host.sandboxes.specs.values()
-    (mount,) = [mount for mount in started.mounts if mount.path == MOUNT_PATH]
+    (mount,) = [mount for mount in started.mounts if mount.path == SERVICE_ACCOUNT_PATH]
     assert {file.name: file.read_text() for file in mount.source.iterdir()} == {
         "token": "secret", "ca.crt": "-----BEGIN CERTIFICATE-----", "namespace": "default",
     }  # fmt: skip
@@ -79,7 +79,10 @@ async def test_a_pod_with_a_service_account_finds_its_way_to_the_api(host: Host,
     [
         {},
         {"serviceAccountName": "dns", "automountServiceAccountToken": False},
-        {"serviceAccountName": "dns", "container": {"volumeMounts": [{"name": "own", "mountPath": f"{MOUNT_PATH}/"}]}},
+        {
+            "serviceAccountName": "dns",
+            "container": {"volumeMounts": [{"name": "own", "mountPath": f"{SERVICE_ACCOUNT_PATH}/"}]},
+        },
     ],
     ids=["unnamed", "not-mounted", "own-volume"],
 )
@@ -87,7 +90,7 @@ async def test_a_pod_gets_no_token_unasked(host: Host, fields: dict[str, Any]) -
     async with host.agent():
         await host.create(pod(volumes=[{"name": "own", "emptyDir": {}}], **fields))
     (started,) = host.sandboxes.specs.values()
-    assert not [mount for mount in started.mounts if mount.path == MOUNT_PATH]
+    assert not [mount for mount in started.mounts if mount.path == SERVICE_ACCOUNT_PATH]
 
 
 async def test_a_container_that_ends_is_restarted_and_the_pod_keeps_its_address(host: Host) -> None:

@@ -22,7 +22,7 @@ from testbed.errors import NotFound
 from testbed.kernel.links import Hop, Links, Nft, Peer
 from testbed.kernel.netlink import NetlinkLinks
 from testbed.kernel.nft import LibNft
-from testbed.kernel.sysctl import set_sysctls
+from testbed.kernel.sysctl import has_sysctl, set_sysctls
 from testbed.network.podlink import ensure_node, stable_mac
 from testbed.network.sysctls import ensure_sysctls
 from testbed.topology.spec import CONTROL_PLANE, ClusterSpec, NodeSpec
@@ -45,12 +45,16 @@ ROUTER = {
     "net.ipv4.conf.default.rp_filter": "0",
     "net.ipv4.conf.all.send_redirects": "0",
     "net.ipv4.conf.default.send_redirects": "0",
+}
+HASH_FIELDS = "net.ipv4.fib_multipath_hash_fields"
+BALANCING = {
     # A flow's gateway follows from its addresses, protocol and ports (0x1, 0x2, 0x4, 0x10, 0x20) as they are in the
     # packet. Policy 1 looks at the same, but trusts the hash that the sender's socket has noted beside the packet: on
     # one machine it comes along, another one for each socket, and a new one whenever TCP sends something again.
+    HASH_FIELDS: str(0x37),
     "net.ipv4.fib_multipath_hash_policy": "3",
-    "net.ipv4.fib_multipath_hash_fields": str(0x37),
 }
+"""Linux 5.14 and later; without, a load balancer sends all that comes from one address to one node."""
 RULES = f"""\
 add table ip {TABLE}
 delete table ip {TABLE}
@@ -66,6 +70,8 @@ table ip {TABLE} {{
 def make_router() -> None:
     """Give this network namespace the kernel parameters of the switch."""
     set_sysctls(None, ROUTER)
+    if has_sysctl(HASH_FIELDS):
+        set_sysctls(None, BALANCING)
 
 
 @dataclass(frozen=True)
@@ -207,7 +213,7 @@ class Wiring:
         self._switch.ensure_veth(wire.port, peer, mtu=spec.underlay.mtu, master=wire.bridge)
         there.ensure_up("lo")
         there.set_addresses(wire.device, [wire.address])
-        there.set_routes(wire.device, {DEFAULT_ROUTE: Hop(via=wire.gateway)})
+        there.set_routes(wire.device, _routes(wire, spec))
         there.set_neighbours(wire.device, {ip: mac for ip, mac in known.items() if ip != wire.address.ip})
         if wire.node and wire.node.pod_cidr:
             ensure_node(there, wire.node, spec.network)
@@ -223,3 +229,10 @@ class Wiring:
             known[1].close()
         self._handles[place] = (number, self._kernel.links(netns))
         return self._handles[place][1]
+
+
+def _routes(wire: Wire, spec: ClusterSpec) -> dict[IPv4Network, Hop]:
+    """To everywhere through the switch, and from the control plane to pods through their nodes: the API server's proxy
+    dials pods, and the switch knows no way to them."""
+    pods = {node.pod_cidr: Hop(via=node.address.ip) for node in spec.nodes if node.pod_cidr and wire.node is None}
+    return {DEFAULT_ROUTE: Hop(via=wire.gateway), **pods}

@@ -10,6 +10,9 @@ from typing import Any
 
 import pytest
 
+from testbed.api.kinds import POD
+from testbed.api.objects import name
+from testbed.errors import NotFound
 from testbed.runtime.capabilities import known
 from testbed.waiting import wait_until, wait_until_async
 from tests.e2e.clusters import TOPOLOGIES, Cluster, cluster_of, unique
@@ -100,11 +103,12 @@ def test_a_mode_that_the_kernel_cannot_run_is_refused_before_anything_is_made() 
     reason = known(["ipvs"]).get("ipvs")
     if not reason:
         pytest.skip("this kernel has IPVS, or no scratch namespace to look for it")
-    name = unique("e-refused")
-    ran = cli("up", TOPOLOGIES / "two-nodes.yaml", "--runtime", "netns", "--name", name, "--set", "services.proxy=ipvs")
+    refused = unique("e-refused")
+    words = ("--runtime", "netns", "--name", refused, "--set", "services.proxy=ipvs")
+    ran = cli("up", TOPOLOGIES / "two-nodes.yaml", *words)
     ran.expect(LACKS)
     assert f"proxy mode ipvs of a, b cannot be run here: {reason}\n" in ran.stderr
-    assert name not in cli("status", "-o", "json").stdout
+    assert refused not in cli("status", "-o", "json").stdout
 
 
 def element_of_web(cluster: Cluster) -> str:
@@ -114,6 +118,18 @@ def element_of_web(cluster: Cluster) -> str:
     table = re.search(r"table (\S+):", port["path"][0])
     assert table, port["path"]
     return f"{table[1]} services {{ {port['clusterIP']} . tcp . {port['port']} }}"
+
+
+async def test_pods_and_services_are_asked_through_the_api_server(cluster: Cluster) -> None:
+    async with cluster.client() as client:
+        pods = [name(pod) for pod in (await client.list(POD, "default")).items if name(pod).startswith("netexec-")]
+        for pod in pods:
+            said = await client.get_raw(f"/api/v1/namespaces/default/pods/{pod}:8080/proxy/hostname")
+            assert said.decode().strip() == pod
+        said = await client.get_raw("/api/v1/namespaces/default/services/web:http/proxy/")
+        assert said
+        with pytest.raises(NotFound, match='pods "nobody" not found'):
+            await client.get_raw("/api/v1/namespaces/default/pods/nobody/proxy/")
 
 
 async def test_figures_and_modes_are_reached_through_the_api_server(cluster: Cluster) -> None:
@@ -126,7 +142,7 @@ async def test_figures_and_modes_are_reached_through_the_api_server(cluster: Clu
             return await client.get_raw("/api/v1/nodes/b:10249/proxy/proxyMode") == b"iptables"
 
         await wait_until_async(switched, HEALED_S, "node b in mode iptables")
-        a, b = [figures(await client.get_raw(f"/api/v1/nodes/{name}:10249/proxy/metrics")) for name in "ab"]
+        a, b = [figures(await client.get_raw(f"/api/v1/nodes/{node}:10249/proxy/metrics")) for node in "ab"]
         health = json.loads(await client.get_raw("/api/v1/nodes/b:10256/proxy/healthz"))
     assert a["testbed_proxy_endpoints"] == b["testbed_proxy_endpoints"] >= 4
     assert b['kubeproxy_sync_proxy_rules_iptables_total{ip_family="IPv4",table="nat"}'] > 10
@@ -142,4 +158,4 @@ async def test_figures_and_modes_are_reached_through_the_api_server(cluster: Clu
 def figures(page: bytes) -> dict[str, float]:
     """Every line of a page of metrics, by name and labels."""
     lines = (line.rpartition(" ") for line in page.decode().splitlines() if not line.startswith("#"))
-    return {name: float(value) for name, _, value in lines}
+    return {figure: float(value) for figure, _, value in lines}

@@ -67,6 +67,15 @@ def test_every_place_is_linked_to_the_switch(host: Host) -> None:
     assert host.at("b").routes("eth0") == {EVERYWHERE: Hop(via=IPv4Address("198.18.0.1"))}
 
 
+def test_the_control_plane_reaches_pods_through_their_nodes(host: Host) -> None:
+    host.wiring.sync(cluster())
+    assert host.at("control-plane").routes(CONTROL_PLANE_DEVICE) == {
+        EVERYWHERE: Hop(via=IPv4Address("198.18.0.1")),
+        IPv4Network("10.244.1.0/24"): Hop(via=IPv4Address("198.18.0.11")),
+        IPv4Network("10.244.2.0/24"): Hop(via=IPv4Address("198.18.0.12")),
+    }
+
+
 def test_the_switch_is_the_gateway_of_both_its_networks(host: Host) -> None:
     host.wiring.sync(cluster())
     assert host.switch.addresses("underlay") == {IPv4Interface("198.18.0.1/16")}

@@ -41,6 +41,11 @@ def get_sysctl(netns: Path | None, name: str) -> str:
     return _inside(netns, lambda: _path(name).read_text().strip())
 
 
+def has_sysctl(name: str) -> bool:
+    """Whether this kernel knows the parameter, in the namespace of the calling thread."""
+    return _path(name).exists()
+
+
 def _inside(netns: Path | None, work: Callable[[], T]) -> T:
     return work() if netns is None else namespaces.inside(netns, work)
 

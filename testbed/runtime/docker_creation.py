@@ -15,11 +15,12 @@ import socket
 from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 
 import docker
 
 from testbed.agent.docker_names import BEFORE_LABEL, CLUSTER_LABEL, DAEMON, HOLDERS, NODE, PORT_LABEL, SWITCH, Names
+from testbed.agent.wiring import BALANCING, HASH_FIELDS
+from testbed.kernel.sysctl import has_sysctl
 from testbed.network.sysctls import WHERE_PRESENT
 from testbed.proxy.ipvs import SYSCTLS as IPVS_SYSCTLS
 from testbed.runtime import docker_bootstrap as bootstrap
@@ -28,8 +29,6 @@ from testbed.runtime.docker_objects import Found
 from testbed.runtime.docker_parts import Ground, Part, chains, switch
 from testbed.runtime.docker_proof import Before
 from testbed.topology.spec import ClusterSpec
-
-SYSCTLS = Path("/proc/sys")
 
 
 @dataclass(frozen=True)
@@ -97,13 +96,14 @@ class Creation:
 
 
 def optional_sysctls() -> dict[str, str]:
-    """Those of the pod network, and of proxy mode ipvs, that exist only where their module is loaded, and do here.
+    """Those of the switch, the pod network and proxy mode ipvs that not every kernel has, and this one does.
 
     Given to every node, whatever its proxy: a change of mode must not need another container.
     """
-    of_ipvs = IPVS_SYSCTLS if (SYSCTLS / "net/ipv4/vs").exists() else {}
-    wanted = {**WHERE_PRESENT, **of_ipvs}
-    return {name: value for name, value in wanted.items() if (SYSCTLS / name.replace(".", "/")).exists()}
+    of_ipvs = IPVS_SYSCTLS if has_sysctl("net.ipv4.vs") else {}
+    of_switch = BALANCING if has_sysctl(HASH_FIELDS) else {}
+    wanted = {**of_switch, **WHERE_PRESENT, **of_ipvs}
+    return {name: value for name, value in wanted.items() if has_sysctl(name)}
 
 
 def free_port() -> int:

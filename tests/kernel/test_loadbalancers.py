@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from testbed.agent.wiring import ROUTER, Kernel, Wiring
+from testbed.agent.wiring import BALANCING, ROUTER, Kernel, Wiring
 from testbed.kernel.links import Hop, Links
 from testbed.kernel.netlink import NetlinkLinks
 from testbed.kernel.nft import LibNft
@@ -51,7 +51,7 @@ class Cloud:
             undo.callback(found.close)
             return found
 
-        kernel = Kernel(links, nft, lambda: set_sysctls(switch, ROUTER))
+        kernel = Kernel(links, nft, lambda: set_sysctls(switch, ROUTER | BALANCING))
         self.wiring = Wiring("here", lambda name: lab.place(f"tb-g-{name}"), kernel)
         self.wiring.sync(SPEC)
         for name in NODES:

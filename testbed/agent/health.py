@@ -119,7 +119,7 @@ class Health:
     ) -> asyncio.Task[None]:
         probe, patient = container[kind], self._patients[state.id]
         action = self._probing.action(probe, container, state, ground)
-        held = {STARTUP: None, READINESS: patient.ready, LIVENESS: True}[kind]
+        held = patient.ready if kind == READINESS else None
         tell = partial(self._tell, pod, patient, kind)
         return asyncio.create_task(keep_asking(action, timing_of(probe, state), tell, held=held))
 

@@ -163,6 +163,8 @@ class Nodes:
                 await self._claim(held)
             except AlreadyExists:
                 held = await self._client.get(NODE, node.name)
+        elif node.name not in self._registered:  # an agent before this one has, some time ago
+            await self._renew(node.name)
         await self._correct(held, wanted)
 
     async def _correct(self, held: Object, wanted: Object) -> None:

@@ -55,6 +55,8 @@ class Pods:
         self._host_name = identity.host
         self._cluster: ClusterSpec | None = None
         self._nodes: dict[str, NodeSpec] = {}
+        self._told = asyncio.Event()
+        """Set once it is known which nodes are ours."""
         self._wired: frozenset[str] = frozenset()
         self._sockets: dict[str, NodeSockets] = {}
         self._workers: dict[str, PodWorker] = {}
@@ -83,6 +85,7 @@ class Pods:
         self._cluster = cluster
         self._nodes = {node.name: node for node in cluster.nodes_of(self._host_name)}
         self._wired = frozenset(wired)
+        self._told.set()
         for gone in self._sockets.keys() - self._nodes.keys():
             self._sockets.pop(gone).close()
         for pod in self.objects.items.values():
@@ -110,7 +113,7 @@ class Pods:
 
     async def run(self) -> None:
         """Take over what runs, then work until cancelled. The informers and events are run by the caller."""
-        await asyncio.gather(self.objects.synced.wait(), self.config_maps.synced.wait())
+        await asyncio.gather(self.objects.synced.wait(), self.config_maps.synced.wait(), self._told.wait())
         looked_at = asyncio.get_running_loop().time()
         sandboxes, states = await self._first_look()
         self._adopt(sandboxes)

@@ -143,8 +143,12 @@ class PodWorker:
     async def _terminate(self, pod: Object) -> None:
         """End what runs, within the grace that the deletion leaves, and let go of the object."""
         where = self._host.ground(pod)
-        if where is not None and any(state.is_running for state in self.containers.states):
+        running = [state.id for state in self.containers.states if state.is_running]
+        if running and where is not None:
             await self._end(pod, self._stand(pod, *where))
+        elif running:  # its node is no more: there is nowhere from which to reach its hooks
+            grace_s = grace_left_s(pod)
+            await asyncio.gather(*(self._host.stop(container_id, grace_s) for container_id in running))
         await self._remove()
         with suppress(NotFound, Conflict):
             await self._host.client.delete(POD, name(pod), namespace(pod), grace_period_s=0, uid=self._uid)

@@ -54,8 +54,11 @@ class IptablesMode:
         if self._endpoints > LARGE_CLUSTER and not self._is_large:
             return False
         old, new = self._rules(before, which, self._here), self._rules(after, which, self._here)
-        if statements := script(iptables_state.change(old, new)):
-            self._iptables.restore(statements)
+        steps = list(iptables_state.change(old, new))
+        if len(steps) > _STEPS:
+            self._restore(steps)
+        elif steps:
+            self._iptables.restore(script(steps))
         return True
 
     def was_edited(self) -> bool:

@@ -29,6 +29,9 @@ from testbed.proxy.virtualport import Here, Ports, VirtualPort
 
 log = logging.getLogger(__name__)
 
+_LARGE = 4 * script.SMALL_PIECE
+"""Characters of a change."""
+
 
 class KubeProxyMode:
     """See `Mode`. Where kube-proxy's table is in use, another one takes its turn: see `load`."""
@@ -53,22 +56,24 @@ class KubeProxyMode:
         in_use = tables_with_chain(self._nft.list("chains ip"), "nat-prerouting")
         used = next((each for each in TABLES if each in in_use), OTHER_TABLE)
         self._table = next(each for each in TABLES if each != used)
-        self._nft.load(script.delete(self._table) + skeleton(self._table, here))
-        for piece in script.assemble(self._table, wanted):
-            self._nft.load(piece)
-        for piece in script.elements_added(self._table, self._clients(used, wanted.sets)):
-            self._nft.load(piece)
+        clients = self._clients(used, wanted.sets)
+        try:
+            self._assemble(wanted, clients, here, script.PIECE)
+        except KernelError as error:
+            if error.errno != errno.EMSGSIZE:
+                raise
+            self._assemble(wanted, clients, here, script.SMALL_PIECE)
         self._nft.load(script.delete(used) + hooks(self._table))
 
     def change(self, before: Ports, after: Ports, which: Collection[Key]) -> bool:
-        """See `Mode`."""
+        """See `Mode`. False where the change is so large that a load, which is cut into pieces, is the better way."""
         if self._here is None:
             return False
         old, new = self._difference(before, after, which, self._here)
         self._sweep(new)
         statements, gone = script.change(self._table, old, new), script.chains_gone(old, new)
-        if not statements:
-            return True
+        if not statements or len(statements) > _LARGE:
+            return not statements
         try:
             self._nft.load(statements + script.chains_deleted(self._table, gone))
         except KernelError as error:
@@ -105,6 +110,13 @@ class KubeProxyMode:
         if found := [each for each in ours if f"{each} {{" in there]:
             self._nft.load("".join(f"delete {each}\n" for each in found))
         return True
+
+    def _assemble(self, wanted: Objects, clients: Mapping[Element, str], here: Here, size: int) -> None:
+        self._nft.load(script.delete(self._table) + skeleton(self._table, here))
+        for piece in script.assemble(self._table, wanted, size):
+            self._nft.load(piece)
+        for piece in script.elements_added(self._table, clients, size):
+            self._nft.load(piece)
 
     def _wanted(self, ports: Ports, here: Here, claims: Claims[Element, str]) -> Objects:
         wanted = _objects(ports, ports, here)

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from testbed.proxy.kubeproxy_rules import Element, Objects
 
-_PIECE = 60_000
-"""Characters to a transaction: well within the socket buffer that the kernel allows a plain user by default
-(net.core.wmem_max, 208 KiB, doubled), and 6 MB of memory in libnftables."""
+PIECE, SMALL_PIECE = 60_000, 20_000
+"""Characters to a transaction: 6 MB of memory in libnftables; and what fits well into the socket buffer that the kernel
+allows a plain user by default (net.core.wmem_max, 208 KiB, doubled)."""
 
 _UNITS = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
 
@@ -18,19 +18,19 @@ def delete(table: str) -> str:
     return f"add table ip {table}\ndelete table ip {table}\n"
 
 
-def assemble(table: str, wanted: Objects) -> Iterator[str]:
-    """Pieces that fill the table, after its skeleton, a transaction each, in this order."""
+def assemble(table: str, wanted: Objects, size: int = PIECE) -> Iterator[str]:
+    """Pieces of about that size which fill the table, after its skeleton, a transaction each, in this order."""
     piece: dict[str, tuple[str, ...]] = {}
-    size = 0
+    filled = 0
     for name, rules in wanted.chains.items():
-        size += len(name) + sum(map(len, rules))
-        if piece and size > _PIECE:
+        filled += len(name) + sum(map(len, rules))
+        if piece and filled > size:
             yield _filled(table, wanted, piece)
-            piece, size = {}, 0
+            piece, filled = {}, 0
         piece[name] = rules
     if piece:
         yield _filled(table, wanted, piece)
-    yield from elements_added(table, wanted.elements)
+    yield from elements_added(table, wanted.elements, size)
 
 
 def change(table: str, before: Objects, after: Objects) -> str:
@@ -73,11 +73,11 @@ def chains_deleted(table: str, chains: Iterable[str]) -> str:
     return "".join(f"delete chain ip {table} {name}\n" for name in chains)
 
 
-def elements_added(table: str, elements: Mapping[Element, str]) -> Iterator[str]:
-    """Pieces that add these."""
+def elements_added(table: str, elements: Mapping[Element, str], size: int = PIECE) -> Iterator[str]:
+    """Pieces of about that size which add these."""
     for where, keys in _grouped(elements):
         values = [f"{key} : {value}" if (value := elements[Element(where, key)]) else key for key in keys]
-        step = _PIECE // max(map(len, values))
+        step = size // max(map(len, values))
         for start in range(0, len(values), step):
             yield f"add element ip {table} {where} {{ {', '.join(values[start : start + step])} }}\n"
 

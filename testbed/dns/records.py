@@ -66,7 +66,7 @@ def zone_records(domain: str, server: str) -> frozenset[Record]:
 
 
 def zones(domain: str) -> tuple[str, ...]:
-    """The zones that are served: the cluster's own, and those of addresses."""
+    """The zones that are served: the cluster's own, and those of addresses, whole: endpoints may lie anywhere."""
     return f"{domain}.", IPV4_REVERSE, IPV6_REVERSE
 
 

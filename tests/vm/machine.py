@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-BOOT_S = 180.0
+BOOT_S = 300.0
 """20 s on an idle machine."""
 OFF_S = 20.0
 MEMORY = "3G"
@@ -38,7 +38,8 @@ MODULES = (
     *("ip_tables", "iptable_nat", "iptable_filter", "xt_statistic", "xt_recent", "xt_MASQUERADE", "xt_conntrack"),
 )
 _CACHED = "cached"
-"""A second way to the same files, mounted with a cache: without it, each import asks this machine for each file."""
+"""A second way to the same files, mounted with a cache: without it, each import asks this machine for each file. What
+is edited while the machine runs may be seen half old, half new."""
 _INSIDE = Path(__file__).with_name("inside.py")
 _KERNELS = Path("/boot")
 
@@ -93,7 +94,7 @@ class Machine:
         self._received = b""
         self._answer(BOOT_S)
         for command in (["modprobe", "--all", *MODULES], ["sh", "-ec", _layout(shared)]):
-            done = self.run(command, timeout_s=60)
+            done = self.run(command, timeout_s=120)
             if done.code:
                 raise MachineDied(f"{command[0]} inside the virtual machine: {done.output}")
 

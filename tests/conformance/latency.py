@@ -34,14 +34,13 @@ async def a_new_service_works_at_once(bed: Bed) -> str:
         is_soon = p50 < UPSTREAM_P50_S and p90 < UPSTREAM_P90_S
         if is_soon and (not bed.subject.cluster or p99 < OWN_P99_S):
             return reports[-1]
-        await bed.client.delete_collection(SERVICE, bed.namespace)
+        await _forget(bed, client)
     raise AssertionError("; ".join(reports))
 
 
 async def _to_connection(bed: Bed, client: Running) -> list[float]:
     """A pod knocks at the address before the Service is made, until it is let in."""
-    kubernetes = spec(await bed.client.get(SERVICE, "kubernetes", "default"))["clusterIP"]
-    addresses = [str(IPv4Address(kubernetes) + FIRST_ADDRESS + number) for number in range(SERVICES)]
+    addresses = await _addresses(bed)
     began = []
     async with bed.asking(client, "knock", hosts=addresses, port=80, timeout_s=READY_S * 2) as knocking:
         for number, address in enumerate(addresses):
@@ -61,6 +60,22 @@ async def _to_slice(bed: Bed) -> list[float]:
         await _slice_of(bed, f"web-{number}")
         latencies.append(time.monotonic() - began)
     return latencies
+
+
+async def _forget(bed: Bed, client: Running) -> None:
+    """Delete the Services, and wait until none of their addresses is served: the next round begins like the first."""
+    await bed.client.delete_collection(SERVICE, bed.namespace)
+    questions = [("tcp", {"host": host, "port": 80, "timeout_s": 0.05}) for host in await _addresses(bed)]
+
+    async def check() -> bool:
+        return all(answer["outcome"] != "OK" for answer in await bed.ask_all(client, questions))
+
+    await wait_until_async(check, READY_S, f"the end of {SERVICES} Services", every_s=0.1)
+
+
+async def _addresses(bed: Bed) -> list[str]:
+    kubernetes = spec(await bed.client.get(SERVICE, "kubernetes", "default"))["clusterIP"]
+    return [str(IPv4Address(kubernetes) + FIRST_ADDRESS + number) for number in range(SERVICES)]
 
 
 async def _slice_of(bed: Bed, service: str) -> None:

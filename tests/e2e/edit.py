@@ -25,7 +25,7 @@ def edit(cluster: Cluster, node: str, address: str) -> str:
         commands = [*_servers(cluster, node, address)]
         if not commands:
             ruleset = json.loads(on_node(cluster, node, "nft", "--json", "--handle", "list", "ruleset"))["nftables"]
-            commands = [*_elements(ruleset, address), *_rules(ruleset, address)]
+            commands = [*elements(ruleset, address), *rules(ruleset, address)]
         done = [" ".join(command) for command in commands if _run(cluster, node, *command).code == 0]
         return done[0] if done and len(done) == len(commands) else ""
 
@@ -44,7 +44,7 @@ def _servers(cluster: Cluster, node: str, address: str) -> Iterator[list[str]]:
             yield ["ipvsadm", "--delete-service", "--tcp-service", line.split()[2]]
 
 
-def _elements(ruleset: list[Json], address: str) -> Iterator[list[str]]:
+def elements(ruleset: list[Json], address: str) -> Iterator[list[str]]:
     """How to delete the elements of verdict maps that are looked up by this destination."""
     for entry in ruleset:
         found = entry.get("map") or {}
@@ -56,7 +56,7 @@ def _elements(ruleset: list[Json], address: str) -> Iterator[list[str]]:
                 yield ["nft", "delete", "element", *where, "{", written, "}"]
 
 
-def _rules(ruleset: list[Json], address: str) -> Iterator[list[str]]:
+def rules(ruleset: list[Json], address: str) -> Iterator[list[str]]:
     """How to delete the rules that name it."""
     for entry in ruleset:
         found = entry.get("rule") or {}

@@ -33,6 +33,7 @@ T = TypeVar("T")
 
 TABLES = ("nat", "filter", "mangle")
 
+_LEGACY_TABLES = Path("/proc/thread-self/net/ip_tables_names")
 _LOCK = Path("/run/xtables.lock")
 _TIMEOUT_S = 300.0
 _SHOWN_LINES = 40
@@ -75,7 +76,9 @@ class CommandIptables:
                 self._sizes = self._legacy_sizes()
 
     def save(self, table: str) -> str:
-        """`iptables-save -c -t TABLE`; empty where nobody has ever used that table."""
+        """`iptables-save -c -t TABLE`; empty, and nothing is run, where nobody has ever used that table."""
+        if not self._is_used(table):
+            return ""
         try:
             return self._run([*self._enter, "iptables-save", "-c", "-t", table])
         except CommandFailed as error:
@@ -99,6 +102,14 @@ class CommandIptables:
         sizes, before = self._legacy_sizes(), self._sizes
         self._sizes = sizes
         return self._nft.was_edited() or (before is not None and sizes != before)
+
+    def _is_used(self, table: str) -> bool:
+        """By either variant. What one of them has made, the other does not see."""
+        try:
+            legacy = self._inside(_LEGACY_TABLES.read_text).split()
+        except FileNotFoundError:
+            legacy = []
+        return table in legacy or f"table ip {table} {{" in self._nft.list("chains ip")
 
     @cached_property
     def _is_legacy(self) -> bool:

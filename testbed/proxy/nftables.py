@@ -1,4 +1,4 @@
-"""Virtual ports as nftables rules, with one endpoint map that all Services share. Pure.
+"""Mode `nftables`: virtual ports as nftables rules, with one endpoint map that all Services share.
 
 The path of a new connection from a pod (prerouting) or from a process of the node itself (output):
 
@@ -6,23 +6,31 @@ The path of a new connection from a pod (prerouting) or from a process of the no
 
 Replies, and every later packet of the connection, follow conntrack and see no rule of this table.
 
-A Service costs elements, never rules: one in `services` per port, one in `endpoints` per port and endpoint, and one in
-`cluster-ips`. There is a chain for each *number* of endpoints, however many Services have that number, so adding,
-scaling and removing a Service is adding and deleting elements; no chain must wait to be unreferenced. The chains are
-made beforehand, up to a power of two: nft 1.0.6 refuses a rule that uses a map with `th dport` which it has read back
-from the kernel ("conflicting protocols specified"). A Service that outgrows them costs one load of everything.
+A Service costs elements, never rules: one in `services` for each address and port at which it is reached (ClusterIP,
+external and load balancer addresses, node port at the node's address), one in `endpoints` for each of these and each
+endpoint, and one in `cluster-ips`. There is a chain for each *number* of endpoints, made when a Service first has so
+many, so adding, scaling and removing a Service is adding and deleting elements. Only Services that ask for more have
+more elements, on a longer way:
 
-- Each lb chain ends in the way to lb-1, which takes slot 0: a packet that entered lb-8 just before its Service shrank
-  to two endpoints may find its slot gone.
+    policy Local      services ─▶ local ─ pods, this node: map inside ─▶ lb-N;  others: map outside ─▶ local-N
+    source ranges     services ─▶ guard ─ set allowed-sources ─ map guarded ─▶ lb-N or local;  others are dropped
+    session affinity  services ─▶ sticky ─ map clients ─▶ the client's endpoint, if it still is one;  or else
+                      map pickers ─▶ pick-N ─ map slots ─▶ an endpoint, which map clients keeps from now on
+
 - What is in `cluster-ips` but not in `services` has no endpoint, or names a port that does not exist: it is refused at
-  once, TCP with a reset (ICMP errors are rate limited). This is done where the destination is looked up, in the nat
-  chains, and not in a filter chain (as kube-proxy does, for kernels before 5.9): nat chains see the first packet of a
-  connection, filter chains all of them, which made 0.8 µs of a round trip of 33 µs between two nodes.
-- A pod that reaches itself through a Service (hairpin) must not see its own address as the source: the connection is
-  masqueraded. Only addresses of this node's pods can be in that place, so the set is made once, from its pod CIDR.
+  once, TCP with a reset (ICMP errors are rate limited). What is in the service CIDR but no ClusterIP is dropped. This
+  is done where the destination is looked up, in the nat chains, and not in a filter chain (as kube-proxy does, for
+  kernels before 5.9): nat chains see the first packet of a connection, filter chains all of them, which made 0.8 µs of
+  a round trip of 33 µs between two nodes.
+- Masqueraded is, in postrouting and by what the connection was addressed to: what came to a public address (map
+  `public`; with policy Local only from this node itself), what came to a ClusterIP from outside the cluster, and a pod
+  that reaches itself (hairpin). The last can only be pods of this node, so the set is made once, from its pod CIDR.
+- Affinity needs two numbers at once: the packet's mark is the Service port while it is looked up (and 0 again before
+  the packet goes on), the connection's mark is the endpoint, and stays. They follow from addresses alone, so entries
+  mean the same to the next daemon.
 
-What others may rely on: the tables are ours alone; nothing is marked, nothing is accepted on behalf of others; all
-chains are nat, at dstnat and srcnat.
+What others may rely on: the tables are ours alone; nothing is accepted on behalf of others; no packet leaves marked;
+all chains are nat, at dstnat and srcnat.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
-from tests.benchmarks import api_writes, dns, inside, overlay, startup, wiring
+from tests.benchmarks import api_writes, dns, inside, overlay, proxy, startup, wiring
 from tests.benchmarks.figures import HIGHER, LOWER, Bench, Figure, Target, figures
 from tests.e2e.clusters import why_not
 
@@ -99,6 +99,7 @@ BENCHES = (
         overlay.over_hand,
         overlay.why_not,
     ),
+    *proxy.benches(),
 )
 
 

@@ -40,7 +40,7 @@ from tests.e2e.clusters import TOPOLOGIES
 from tests.kernel.lab import Lab
 
 CONNECTS = Path(__file__).with_name("connects.py")
-NODE, CLIENT, SERVERS = "tb-a-node", "tb-a-client", ("one", "two")
+NODE, CLIENT, SERVERS = "node", "client", ("one", "two")
 START_S = 120.0
 _TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -49,8 +49,8 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 class Usage:
     """What a process has used."""
 
-    cpu_s: float
-    rss_mb: float
+    cpu_s: float = 0.0
+    rss_mb: float = 0.0
 
 
 class Bed:
@@ -68,7 +68,7 @@ class Bed:
     @property
     def node_place(self) -> Path:
         """The node's namespace."""
-        return self.lab.place(NODE)
+        return self.lab.place(_place(NODE))
 
     def server(self, name: str) -> IPv4Address:
         """The address of pod one or two."""
@@ -99,20 +99,19 @@ class Bed:
 
     @contextmanager
     def answering(self) -> Iterator[None]:
-        """Both pods tell their name."""
+        """Pods one and two tell their names."""
         with ExitStack() as servers:
             for name in SERVERS:
-                program = servers.enter_context(
-                    self.inside(f"tb-a-{name}", "answer", str(self.server(name)), str(TARGET), name)
-                )
+                arguments = ("answer", str(self.server(name)), str(TARGET), name)
+                program = servers.enter_context(self.running(CONNECTS, name, *arguments))
                 assert program.stdout
                 program.stdout.readline()
             yield
 
     @contextmanager
-    def inside(self, place: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-        """The program `connects.py` in a pod."""
-        argv = ["nsenter", f"--net={self.lab.place(place)}", sys.executable, str(CONNECTS), *arguments]
+    def running(self, script: Path, pod: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+        """A program in a pod, until the block ends: it ends with its input."""
+        argv = ["nsenter", f"--net={self.lab.place(_place(pod))}", sys.executable, str(script), *arguments]
         pipe = subprocess.PIPE
         with subprocess.Popen(argv, stdin=pipe, stdout=pipe, text=True) as program:
             try:
@@ -155,16 +154,18 @@ class Bed:
                 process.terminate()
 
     def _make(self) -> None:
-        self.lab.plug(NODE, str(self._node.address))
-        links = self.lab.links(NODE)
+        self.lab.plug(_place(NODE), str(self._node.address))
+        links = self.lab.links(_place(NODE))
         podlink.ensure_node(links, self._node, self.spec.network)
+        # Who knocks before there are rules is turned away, and leaves no flow that would later miss them.
+        links.ensure_unreachable(self.spec.services.cidr)
         assert self._node.pod_cidr
-        pods = {CLIENT: self.client_address, **{f"tb-a-{name}": self.server(name) for name in SERVERS}}
+        pods = {CLIENT: self.client_address, **{name: self.server(name) for name in SERVERS}}
         for name, address in pods.items():
             podlink.attach(
                 links,
-                self.lab.place(name),
-                device=f"veth{name}"[:15],
+                self.lab.place(_place(name)),
+                device=f"veth{name}",
                 address=address,
                 gateway=podlink.gateway(self._node.pod_cidr),
                 mtu=self.spec.network.pod_mtu,
@@ -206,3 +207,7 @@ def _node(node: NodeSpec) -> Object:
         },
         "spec": {"podCIDR": str(node.pod_cidr)},
     }
+
+
+def _place(name: str) -> str:
+    return f"tb-a-{name}"

@@ -112,7 +112,8 @@ class IpvsMode:
     def was_edited(self) -> bool:
         """See Mode. Seen is every transaction of nftables, and another number of virtual servers; what somebody does to
         real servers or to bound addresses is not, and heals with the next `load`: reading it costs as much."""
-        return self._ipvs.count() != self._count or self._nft.was_edited()
+        is_edited = self._nft.was_edited()
+        return is_edited or self._ipvs.count() != self._count
 
     def differences(self, ports: Ports) -> list[str]:
         """See Mode."""
@@ -212,12 +213,13 @@ class IpvsMode:
 
     def _load_rules(self, elements: dict[rules.Name, str], here: Here) -> None:
         """In one transaction, or in a second table beside the first, which takes over in the last of several."""
-        old, new = rules.NEXT_TABLE, rules.TABLE
-        if len(elements) > _CHUNK * rules.UNIT and self._nft.list(f"chain ip {rules.TABLE} nat-postrouting"):
-            old, new = new, old
+        is_small = len(elements) <= _CHUNK * rules.UNIT
+        is_first_in_use = not is_small and bool(self._nft.list(f"chain ip {rules.TABLE} nat-postrouting"))
+        old, new = rules.TABLES if is_first_in_use else reversed(rules.TABLES)
         start = rules.delete(new) + rules.skeleton(new, here)
         end = rules.delete(old) + rules.hooks(new)
-        self._load_statements([start, *rules.change(new, {}, elements), end])
+        statements = [start, *rules.change(new, {}, elements), end]
+        self._load_statements(["".join(statements)] if is_small else statements)
         self._table, self._left = new, ""
 
     def _load_statements(self, statements: list[str]) -> None:

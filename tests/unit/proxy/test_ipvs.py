@@ -179,3 +179,25 @@ def test_node_ports_are_served_at_every_address_of_the_node_or_where_the_topolog
     node.mode.load(ports, Here("a", OWN, HERE.pod_cidr, HERE.cluster_cidr, HERE.service_cidr, "", named))
     assert node.mode.change(ports, ports, [])
     assert {each.address for each in node.ipvs.servers() if each.port == 30000} == {OWN}
+
+
+def test_rules_are_replaced_in_one_transaction_and_many_of_them_by_a_second_table(node: Node) -> None:
+    node.mode.load(served("web", 1, ONE), HERE)
+    assert len(node.nft.loaded) == 1
+    many: Ports = {key: ports for at in range(700) for key, ports in served(f"s{at}", at + 1, ONE).items()}
+    node.mode.load(many, HERE)
+    first, *_, last = node.nft.loaded[1:]
+    assert "table ip testbed-ipvs-next {" in first
+    assert "hook prerouting" not in first
+    assert "delete table ip testbed-ipvs\n" in last
+    assert "hook prerouting" in last
+
+
+def test_a_strangers_transaction_is_told_once_whatever_else_he_did(node: Node) -> None:
+    ports = served("web", 1, ONE)
+    node.mode.load(ports, HERE)
+    node.nft.edit()
+    node.ipvs.delete_servers([server(1)])
+    assert node.mode.was_edited()
+    node.mode.load(ports, HERE)
+    assert not node.mode.was_edited()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 from testbed.api.kinds import ENDPOINT_SLICE
 from testbed.api.objects import (
     Key,
@@ -22,8 +24,10 @@ from testbed.api.selectors import match_labels
 from testbed.api.wellknown import MANAGED_BY_LABEL, ZONE_LABEL
 from testbed.controllers.cluster import Cluster, has_ended, node_of, selectable, selecting, service_selector
 from testbed.controllers.endpoint import Ports, addresses_of, can_serve, endpoint_of, families_of, ports_of
+from testbed.controllers.events import Recorder
 from testbed.controllers.loop import Loop, together
-from testbed.controllers.slicing import MANAGED_BY, Endpoints, Writes, plan
+from testbed.controllers.slicing import MANAGED_BY, Endpoints, Writes, hints_in, plan
+from testbed.controllers.zones import cpus_by_zone, problem_of, wants_zones, zones_for
 
 PACE_S = 0.01
 """One change is written at once; of a wave of them at most 100 versions a second, each of which every node reads."""
@@ -35,6 +39,12 @@ class EndpointSlices:
     def __init__(self, cluster: Cluster) -> None:
         self._cluster, self._client = cluster, cluster.client
         self._triggered: dict[Key, str] = {}
+        self._recorder = Recorder(cluster.client, "endpoint-slice-controller")
+        self._cpus: Mapping[str, float] | None = None
+        """Of each zone; None where they must be counted anew."""
+        self._zoned = cluster.services.index(lambda service: [True] if wants_zones(service) else [])
+        self._problems: dict[Key, str] = {}
+        """Why such a Service has no hints, as its last Event says; empty: it has them."""
         self.loop = Loop("endpointslice", self.reconcile, workers=16, pace_s=PACE_S)
         cluster.services.on_change(self._trigger)
         cluster.pods.observe(self._pod_changed)
@@ -54,7 +64,12 @@ class EndpointSlices:
         ]
         for family in families_of(service):
             of_family = [slice_ for slice_ in held if slice_.get("addressType") == family]
-            await self._write(plan(service, family, self._wanted(service, family), of_family, trigger_time))
+            wanted = self._wanted(service, family)
+            if wants_zones(service):
+                await self._tell(service, family, self._hint(wanted, of_family))
+            else:
+                self._problems.pop(which, None)
+            await self._write(plan(service, family, wanted, of_family, trigger_time))
 
     def _wanted(self, service: Object, family: str) -> dict[Ports, Endpoints]:
         wanted: dict[Ports, Endpoints] = {}
@@ -63,6 +78,31 @@ class EndpointSlices:
                 zone = self._zone(node_of(pod))
                 wanted.setdefault(ports_of(service, pod), {})[uid(pod)] = endpoint_of(service, pod, family, zone)
         return wanted
+
+    def _hint(self, wanted: Mapping[Ports, Endpoints], held: Sequence[Object]) -> str:
+        """Mean every endpoint for a zone, or none and the reason."""
+        endpoints = {which: endpoint for group in wanted.values() for which, endpoint in group.items()}
+        for endpoint in endpoints.values():
+            endpoint.pop("hints", None)
+        own = {which: each.get("zone", "") for which, each in endpoints.items() if each["conditions"]["ready"]}
+        if self._cpus is None:
+            self._cpus = cpus_by_zone(self._cluster.nodes.items.values())
+        if problem := problem_of(own, self._cpus):
+            return problem
+        for which, zone in zones_for(own, hints_in(held), self._cpus).items():
+            endpoints[which]["hints"] = {"forZones": [{"name": zone}]}
+        return ""
+
+    async def _tell(self, service: Object, family: str, problem: str) -> None:
+        if self._problems.get(key(service)) == problem:
+            return
+        self._problems[key(service)] = problem
+        if problem:
+            text = f"{problem}, addressType: {family}"
+            await self._recorder.warning(service, "TopologyAwareHintsDisabled", text)
+        else:
+            text = f"Topology Aware Hints has been enabled, addressType: {family}"
+            await self._recorder.normal(service, "TopologyAwareHintsEnabled", text)
 
     def _zone(self, node: str) -> str:
         return labels(self._cluster.nodes.items.get(Key("", node), {})).get(ZONE_LABEL, "")
@@ -93,6 +133,10 @@ class EndpointSlices:
                 self._trigger(service)
 
     def _node_changed(self, which: Key, old: Object | None, new: Object | None) -> None:
+        if cpus_by_zone([old] if old else []) != cpus_by_zone([new] if new else []):
+            self._cpus = None
+            for zoned in self._zoned[True]:
+                self._trigger(key(zoned))
         if labels(old or {}).get(ZONE_LABEL) != labels(new or {}).get(ZONE_LABEL):
             for pod in self._cluster.pods_by_node[which.name]:
                 for service in services_of(self._cluster, pod):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -87,6 +87,13 @@ def ports_in(slice_: Object) -> Ports:
     )
 
 
+def hints_in(slices: Iterable[Object]) -> dict[str, str]:
+    """By the uid of the pod, the zone for which its endpoint is meant."""
+    endpoints = [endpoint for slice_ in slices for endpoint in _endpoints(slice_)]
+    zones = {_uid(endpoint): (endpoint.get("hints") or {}).get("forZones") or [] for endpoint in endpoints}
+    return {which: told[0]["name"] for which, told in zones.items() if told}
+
+
 def labels_for(service: Object) -> dict[str, str]:
     """The labels of a Service's slices: its own, whose slice it is, and who writes it."""
     headless = {HEADLESS_LABEL: ""} if spec(service).get("clusterIP") == "None" else {}
@@ -145,4 +152,8 @@ def _endpoints(slice_: Object) -> list[dict[str, Any]]:
 
 
 def _uids(slice_: Object) -> list[str]:
-    return [(endpoint.get("targetRef") or {}).get("uid", "") for endpoint in _endpoints(slice_)]
+    return [_uid(endpoint) for endpoint in _endpoints(slice_)]
+
+
+def _uid(endpoint: Mapping[str, Any]) -> str:
+    return str((endpoint.get("targetRef") or {}).get("uid", ""))

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from testbed.api.kinds import DEPLOYMENT, ENDPOINT_SLICE, ENDPOINTS, NODE, POD, SERVICE
+from testbed.api.kinds import DEPLOYMENT, ENDPOINT_SLICE, ENDPOINTS, EVENT, NODE, POD, SERVICE
 from testbed.api.objects import (
     Object,
     annotations,
@@ -271,6 +271,34 @@ async def test_hints_come_and_go_with_the_traffic_distribution(client: Client) -
                 return [endpoint.get("hints", {}) for endpoint in await endpoints(client, "web")] == [hints]
 
             await eventually(check, f"the hints are {hints}")
+
+
+async def test_topology_aware_routing_shares_endpoints_out_by_cpus(client: Client) -> None:
+    capacity = {"allocatable": {"cpu": "4"}, "conditions": [{"type": "Ready", "status": "True"}]}
+    for node, zone in (("a", "north"), ("b", "south")):
+        await add_node(client, node, labels={ZONE_LABEL: zone})
+        await client.patch(NODE, node, {"status": capacity}, subresource="status")
+    wanted = service()
+    wanted["metadata"]["annotations"] = {"service.kubernetes.io/topology-mode": "Auto"}
+    async with controlled(client):
+        await client.create(wanted)
+        for number in range(4):
+            await client.create(pod(f"p{number}", "a", labels=WEB))
+
+        async def meant_for(zones: dict[str, int]) -> bool:
+            hints = [endpoint.get("hints", {}).get("forZones") for endpoint in await endpoints(client, "web")]
+            return Counter(hint[0]["name"] if hint else "" for hint in hints) == zones
+
+        await eventually(lambda: meant_for({"north": 2, "south": 2}), "half of the endpoints are lent")
+        await client.patch(NODE, "b", {"metadata": {"labels": {ZONE_LABEL: None}}})
+        await eventually(lambda: meant_for({"": 4}), "nobody knows where node b is: no hints")
+
+        async def told() -> bool:
+            return {"TopologyAwareHintsEnabled", "TopologyAwareHintsDisabled"} <= {
+                event["reason"] for event in (await client.list(EVENT)).items
+            }
+
+        await eventually(told, "Events tell of both")
 
 
 async def test_endpoints_keep_the_annotations_of_others(client: Client) -> None:

@@ -149,7 +149,7 @@ class NetlinkIpvs:
 
     def _execute(self, changes: Sequence[Change], *, tolerate: Sequence[int] = ()) -> list[int]:
         """Do all; each one's errno. The first that is not tolerated is raised, once all have been tried."""
-        for change in changes:
+        for change in changes if log.isEnabledFor(logging.INFO) else ():
             log.info("%s%s", self._prefix, change.says())
         answers = self._family.execute((change.command, change.flags, change.attributes) for change in changes)
         for change, error in zip(changes, answers, strict=True):

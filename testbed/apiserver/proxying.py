@@ -13,12 +13,12 @@ from __future__ import annotations
 import asyncio
 import random
 import ssl
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
-from testbed.api.kinds import ENDPOINT_SLICE, NODE, POD, SERVICE
+from testbed.api.kinds import ENDPOINT_SLICE, NODE, POD, SERVICE, Kind
 from testbed.api.objects import Key, Object, labels, spec, status
 from testbed.api.wellknown import SERVICE_NAME_LABEL
 from testbed.apiserver.agents import Agents, agent_at
@@ -79,7 +79,7 @@ async def proxied(resources: Resources, agents: Agents, addressed: Target, reque
     if path is None:
         location = request.raw_path + b"/" + (b"?" + request.query_string if request.query_string else b"")
         return Response(b"", 301, headers=((b"location", location),))
-    backend = BACKENDS[addressed.kind.plural](resources, agents, addressed, Name.parse(addressed.name))
+    backend = BACKENDS[addressed.kind](resources, agents, addressed, Name.parse(addressed.name))
     return await _exchanged(backend, request, path, await request.body())
 
 
@@ -102,7 +102,7 @@ async def _exchanged(backend: Backend, request: Request, path: bytes, body: byte
                 exchange = connection.send(_head(backend, request, path, body) + body)
                 await exchange.head()
         except OSError as error:
-            said = str(error) or type(error).__name__
+            said = str(error) or ("no answer in time" if isinstance(error, TimeoutError) else type(error).__name__)
             where = f"{server.host}:{server.port}"
             raise ServiceUnavailable(f"error trying to reach service: dial {where}: {said}") from error
         undo.pop_all()
@@ -182,4 +182,8 @@ def _number(port: str) -> int:
     return int(port)
 
 
-BACKENDS: Mapping[str, Any] = {NODE.plural: _node, POD.plural: _pod, SERVICE.plural: _service}
+BACKENDS: Mapping[Kind, Callable[[Resources, Agents, Target, Name], Backend]] = {
+    NODE: _node,
+    POD: _pod,
+    SERVICE: _service,
+}

@@ -27,7 +27,7 @@ from testbed.controllers.endpoint import Ports, addresses_of, can_serve, endpoin
 from testbed.controllers.events import Recorder
 from testbed.controllers.loop import Loop, together
 from testbed.controllers.slicing import MANAGED_BY, Endpoints, Writes, hints_in, plan
-from testbed.controllers.zones import cpus_by_zone, problem_of, wants_zones, zones_for
+from testbed.controllers.zones import cpus_by_zone, place_of, problem_of, wants_zones, zones_for
 
 PACE_S = 0.01
 """One change is written at once; of a wave of them at most 100 versions a second, each of which every node reads."""
@@ -56,6 +56,7 @@ class EndpointSlices:
         trigger_time = self._triggered.pop(which, "") or now_micro()
         service = self._cluster.services.items.get(which)
         if service is None or is_deleting(service) or not service_selector(service):
+            self._problems.pop(which, None)
             return
         held = [
             slice_
@@ -133,7 +134,7 @@ class EndpointSlices:
                 self._trigger(service)
 
     def _node_changed(self, which: Key, old: Object | None, new: Object | None) -> None:
-        if cpus_by_zone([old] if old else []) != cpus_by_zone([new] if new else []):
+        if place_of(old or {}) != place_of(new or {}):
             self._cpus = None
             for zoned in self._zoned[True]:
                 self._trigger(key(zoned))

@@ -45,14 +45,18 @@ def wants_zones(service: Object) -> bool:
 def cpus_by_zone(nodes: Iterable[Object]) -> dict[str, float]:
     """The CPUs of the workers that are Ready; empty where not every one of them tells its zone and CPUs."""
     found: dict[str, float] = {}
-    for node in nodes:
-        if not is_ready(node) or labels(node).get(ROLE_LABEL) == "external":
-            continue
-        zone, cpus = labels(node).get(ZONE_LABEL, ""), _cpus(node)
+    for zone, cpus in filter(None, map(place_of, nodes)):
         if not zone or not cpus:
             return {}
         found[zone] = found.get(zone, 0) + cpus
     return found
+
+
+def place_of(node: Object) -> tuple[str, float] | None:
+    """Zone and CPUs, as far as the node tells them; None for one that does not count."""
+    if not is_ready(node) or labels(node).get(ROLE_LABEL) == "external":
+        return None
+    return labels(node).get(ZONE_LABEL, ""), _cpus(node)
 
 
 def problem_of(endpoints: Mapping[str, str], cpus: Mapping[str, float]) -> str:

@@ -38,6 +38,7 @@ from tests.unit.controllers.harness import (
     ready_pods,
     running,
     service,
+    set_node_ready,
     set_ready,
     slices_of,
     vanished,
@@ -292,6 +293,12 @@ async def test_topology_aware_routing_shares_endpoints_out_by_cpus(client: Clien
         await eventually(lambda: meant_for({"north": 2, "south": 2}), "half of the endpoints are lent")
         await client.patch(NODE, "b", {"metadata": {"labels": {ZONE_LABEL: None}}})
         await eventually(lambda: meant_for({"": 4}), "nobody knows where node b is: no hints")
+        await set_node_ready(client, "b", ready=False)
+        await add_node(client, "c", labels={ZONE_LABEL: "south"})
+        await client.patch(NODE, "c", {"status": capacity}, subresource="status")
+        await eventually(lambda: meant_for({"north": 2, "south": 2}), "a node that is not Ready does not count")
+        await set_node_ready(client, "b", ready=True)
+        await eventually(lambda: meant_for({"": 4}), "it does when it is")
 
         async def told() -> bool:
             return {"TopologyAwareHintsEnabled", "TopologyAwareHintsDisabled"} <= {

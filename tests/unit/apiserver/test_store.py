@@ -10,7 +10,7 @@ import pytest
 from testbed.api.kinds import CONFIG_MAP, NODE
 from testbed.api.objects import Key, Object
 from testbed.apiserver.journal import Journal, StoreUnwritable
-from testbed.apiserver.records import ADDED, DELETED, MODIFIED
+from testbed.apiserver.records import ADDED, DELETED, MODIFIED, Record
 from testbed.apiserver.store import Store
 from testbed.errors import AlreadyExists, Conflict, Gone, NotFound, ServerTimeout, TestbedError
 from tests.unit.apiserver.parts import config_map
@@ -201,6 +201,30 @@ async def test_a_full_disk_takes_back_what_was_staged_and_says_so(store: Store) 
     store.create(CONFIG_MAP, config_map("later"))
     await store.committed()
     assert [record.document["metadata"]["name"] for _, record in await watch.next()] == ["later"]
+
+
+async def test_whoever_follows_is_told_at_once_and_again_of_what_is_taken_back(store: Store) -> None:
+    store.create(CONFIG_MAP, config_map("kept"))
+    store.settle()
+    held: dict[str, str] = {"kept": ""}
+
+    def follow(old: Record | None, new: Record | None) -> None:
+        if old is not None:
+            assert held.pop(old.document["metadata"]["name"]) == old.document["data"].get("x", "")
+        if new is not None:
+            held[new.document["metadata"]["name"]] = new.document["data"].get("x", "")
+
+    store.follow(CONFIG_MAP, follow)
+    store.create(CONFIG_MAP, config_map("a", x="1"))
+    assert held == {"kept": "", "a": "1"}
+    store.settle()
+    with full_disk():
+        store.update(CONFIG_MAP, changed(store, Key("default", "kept"), x="2"))
+        store.delete(CONFIG_MAP, A)
+        store.create(CONFIG_MAP, config_map("a", x="3"))
+        assert held == {"kept": "2", "a": "3"}
+        store.settle()
+    assert held == {"kept": "", "a": "1"}
 
 
 async def test_a_reader_never_sees_what_is_then_taken_back(store: Store) -> None:

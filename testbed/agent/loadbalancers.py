@@ -96,7 +96,7 @@ class LoadBalancers:
         self._slices: dict[Key, tuple[Informer, asyncio.Task[None]]] = {}
         self._balance = balance
         self._cidr: IPv4Network | None = None
-        self._changed = asyncio.Event()
+        self._changed, self._told = asyncio.Event(), asyncio.Event()
         for informer in (nodes, self._services):
             informer.on_change(lambda _: self._changed.set())
 
@@ -105,12 +105,14 @@ class LoadBalancers:
         if cidr != self._cidr:
             self._cidr = cidr
             self._changed.set()
+        self._told.set()
 
     async def run(self) -> None:
-        """Until cancelled. Nothing is routed, and no route is taken away, before everything has been listed."""
+        """Until cancelled. Nothing is routed, and no route is taken away, before everything has been listed and
+        `follow` has told the network: an agent that starts again must not cut off what its predecessor routed."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._services.run())
-            await asyncio.gather(self._services.synced.wait(), self._nodes.synced.wait())
+            await asyncio.gather(self._services.synced.wait(), self._nodes.synced.wait(), self._told.wait())
             while True:
                 self._changed.clear()
                 self._follow_slices(group)

@@ -102,9 +102,11 @@ class Switch:
     def __init__(self) -> None:
         self.cidr: IPv4Network | None = None
         self.routes: Routes = {}
+        self.was_told: list[Routes] = []
 
     def balance(self, cidr: IPv4Network | None, routes: Routes) -> None:
         self.cidr, self.routes = cidr, routes
+        self.was_told.append(routes)
 
     async def comes_to(self, routes: Routes) -> None:
         async def check() -> bool:
@@ -117,7 +119,7 @@ class Switch:
 async def balancing(client: FakeClient) -> AsyncIterator[Switch]:
     switch, nodes = Switch(), Informer(client, NODE)
     balancers = LoadBalancers(client, nodes, switch.balance)
-    balancers.follow(CIDR)
+    asyncio.get_running_loop().call_later(0.05, balancers.follow, CIDR)
     tasks = [asyncio.create_task(nodes.run()), asyncio.create_task(balancers.run())]
     try:
         yield switch
@@ -149,3 +151,17 @@ async def test_routes_follow_services_nodes_and_endpoints() -> None:
         await switch.comes_to({VIP: Hop(via=A)})
         await client.patch(SERVICE, "web", {"spec": {"type": "ClusterIP"}}, "default")
         await switch.comes_to({})
+
+
+async def test_an_agent_that_starts_again_takes_no_route_away() -> None:
+    client = FakeClient()
+    await client.create(node("a", A))
+    for wanted in (service(), service("local", "192.0.2.8", externalTrafficPolicy="Local")):
+        await client.create(wanted)
+        await client.patch(SERVICE, wanted["metadata"]["name"], {"status": wanted["status"]}, "default",
+                           subresource="status")  # fmt: skip
+    await client.create(slice_of("local", ("a", READY)))
+    both = {VIP: Hop(via=A), IPv4Network("192.0.2.8/32"): Hop(via=A)}
+    async with balancing(client) as switch:
+        await switch.comes_to(both)
+    assert all(told == both for told in switch.was_told)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
-from testbed.proxy.iptables_rules import DISPATCHING, Chain, Names
+from testbed.proxy.iptables_rules import DISPATCHING, NODE_PORTS, Names
 from testbed.proxy.mode import Iptables
 from testbed.proxy.virtualport import VirtualPort
 
@@ -15,24 +15,25 @@ _RULE = re.compile(r"\[(\d+):(\d+)\] -A (\S+) (.*)")
 def explain(iptables: Iptables, port: VirtualPort) -> list[str]:
     """The rules that the kernel holds now for this port, as a packet meets them, and who sticks to an endpoint."""
     names = Names(port)
-    there = {table: _counted(iptables.save(table)) for table in ("nat", "filter")}
+    there = {table: _counted(table, iptables.save(table)) for table in ("nat", "filter")}
     lines: list[str] = []
     for chain in DISPATCHING:
         lines += (line for rule, line in there[chain.table].get(chain.name, ()) if _is_of(port, names, rule))
-        lines += [line for name in _behind(chain, names) for _, line in there["nat"].get(name, ())]
+        if chain == NODE_PORTS:  # the last that leads to the port's own chains
+            lines += [line for name in _own_chains(names) for _, line in there["nat"].get(name, ())]
     for endpoint, name in names.endpoints.items() if port.affinity_s else ():
         clients = ", ".join(iptables.recent(name)) or "no client"
         lines.append(f"list {name}, of {endpoint.address}:{endpoint.port}: {clients}")
     return lines
 
 
-def _counted(saved: str) -> Mapping[str, Sequence[tuple[str, str]]]:
+def _counted(table: str, saved: str) -> Mapping[str, Sequence[tuple[str, str]]]:
     """By chain: each rule, and a sentence on it."""
     found: dict[str, list[tuple[str, str]]] = {}
     for line in saved.splitlines():
         if match := _RULE.match(line):
             packets, size, chain, rule = match.groups()
-            found.setdefault(chain, []).append((rule, f"{chain}: {rule} ({packets} packets, {size} bytes)"))
+            found.setdefault(chain, []).append((rule, f"{table} {chain}: {rule} ({packets} packets, {size} bytes)"))
     return found
 
 
@@ -41,8 +42,6 @@ def _is_of(port: VirtualPort, names: Names, rule: str) -> bool:
     return is_named and f"-p {port.protocol} " in rule
 
 
-def _behind(chain: Chain, names: Names) -> Iterator[str]:
-    """The chains of the port, shown behind the last of the chains that lead there."""
-    if chain == DISPATCHING[1]:
-        yield from (names.firewall, names.external, names.cluster, names.local)
-        yield from names.endpoints.values()
+def _own_chains(names: Names) -> Iterator[str]:
+    yield from (names.firewall, names.external, names.cluster, names.local)
+    yield from names.endpoints.values()

@@ -98,19 +98,23 @@ def is_deserted(saved: str) -> bool:
 def differences(have: State, wanted: Wanted) -> list[str]:
     """`- …` what is there and should not be, `+ …` what should be there and is not."""
     chains = FIXED | wanted.rules.chains
-    there, here = _dispatched(have) + _jumps(have), wanted.rules.dispatched + Counter(JUMPS)
+    there, here = _jumps(have), wanted.rules.dispatched + Counter(JUMPS)
     here.update((SERVICES, rule) for rule in wanted.last)
-    for chain in [each for each in have if is_ours(each) and each not in DISPATCHING]:
-        if have[chain] != list(chains.get(chain, ("none",))):
-            there.update((chain, rule) for rule in ("", *have[chain]))
-    for chain, rules in chains.items():
-        if _rules(have, chain) != rules:
-            here.update((chain, rule) for rule in ("", *rules))
+    there.update((chain, rule) for chain, rules in have.items() if is_ours(chain) for rule in ("", *rules))
+    here.update((chain, "") for chain in DISPATCHING)
+    here.update((chain, rule) for chain, rules in chains.items() for rule in ("", *rules))
     told = [f"- {_shown(*each)}" for each in (there - here).elements()]
     told += [f"+ {_shown(*each)}" for each in (here - there).elements()]
-    if told or _is_ended(have.get(SERVICES, ()), wanted.last):
-        return told
-    return [f"+ {_shown(SERVICES, rule)} (at the end)" for rule in wanted.last]
+    return told or list(_disorder(have, wanted, chains))
+
+
+def _disorder(have: State, wanted: Wanted, chains: State) -> Iterator[str]:
+    """What is said where all rules are there and some are not in their place."""
+    for chain, rules in chains.items():
+        if tuple(have[chain]) != rules:
+            yield from (f"+ {_shown(chain, rule)} (in this order)" for rule in rules)
+    if not _is_ended(have[SERVICES], wanted.last):
+        yield from (f"+ {_shown(SERVICES, rule)} (at the end)" for rule in wanted.last)
 
 
 def script(steps: Iterable[Step]) -> str:

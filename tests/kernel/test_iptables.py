@@ -91,6 +91,10 @@ def test_a_load_leads_from_anywhere_to_what_should_be(lab: Lab, seed: int) -> No
         ("*nat\n-F PREROUTING", "+ -t nat -A PREROUTING -m comment --comment {portals} -j KUBE-SERVICES"),
         ("*mangle\n-X KUBE-PROXY-CANARY", "+ -t mangle -N KUBE-PROXY-CANARY"),
         ("*nat\n:KUBE-SVC-OLD - [0:0]", "- -t nat -N KUBE-SVC-OLD"),
+        (
+            "*nat\n-D KUBE-SVC-3F2P6MQUH3XNOY73 2\n-I KUBE-SVC-3F2P6MQUH3XNOY73 1 {to}",
+            "+ -t nat -A KUBE-SVC-3F2P6MQUH3XNOY73 {to} (in this order)",
+        ),
         ("*nat\n-D KUBE-SERVICES 4\n-I KUBE-SERVICES 1 {last}", "+ -t nat -A KUBE-SERVICES {last} (at the end)"),
     ],
 )
@@ -98,6 +102,7 @@ def test_an_edit_is_noticed_told_and_undone(lab: Lab, edit: str, said: str) -> N
     words = {
         "dispatch": '-p tcp -m comment --comment "default/m1:http cluster IP" -m tcp --dport 80 '
         "-j KUBE-SVC-3F2P6MQUH3XNOY73",
+        "to": '-m comment --comment "default/m1:http -> 10.244.2.2:8080" -j KUBE-SEP-G5AXUICUUAVMSXYX',
         "portals": '"kubernetes service portals"',
         "last": '! -d 127.0.0.0/8 -m comment --comment "kubernetes service nodeports; NOTE: this must be the last rule '
         'in this chain" -m addrtype --dst-type LOCAL -j KUBE-NODEPORTS',

@@ -12,7 +12,7 @@ from testbed.waiting import wait_until_async
 from tests.conformance import manifests
 from tests.conformance.bed import PROGRAMMED_S, READY_S, Bed, Running
 from tests.conformance.manifests import HTTP, UDP, Port, node_port
-from tests.conformance.reaching import UNDEFINED, Client, Door
+from tests.conformance.reaching import Client, Door
 
 WEB = {"app": "web"}
 PORT = Port(80, HTTP)
@@ -49,7 +49,7 @@ async def undefined_ports_are_refused(bed: Bed) -> None:
     pod, host, _ = await _clients_and_server(bed)
     for client in (pod, host):
         await Client(bed, client, times=3).reaches(Door(address, 80), "one")
-        await Client(bed, client).meets(Door(address, 81), UNDEFINED.get(bed.subject.proxy, "REFUSED"))
+        await Client(bed, client).finds_no_such_port(Door(address, 81))
 
 
 async def addresses_of_nobody_are_silent(bed: Bed) -> None:
@@ -76,7 +76,6 @@ async def ports_can_be_changed(bed: Bed) -> None:
     """SVC-40"""
     address = await bed.serve(manifests.service("web", WEB, PORT))
     client, *_ = await _clients_and_server(bed)
-    undefined = UNDEFINED.get(bed.subject.proxy, "REFUSED")
     steps: tuple[tuple[set[int], set[int]], ...] = (({80, 81}, set()), ({81}, {80}), ({82}, {80, 81}))
     for here, gone in steps:
         wanted = manifests.service("web", WEB, *(Port(number, HTTP) for number in sorted(here)))
@@ -84,7 +83,7 @@ async def ports_can_be_changed(bed: Bed) -> None:
         for number in here:
             await Client(bed, client, times=3).reaches(Door(address, number), "one")
         for number in gone:
-            await Client(bed, client).meets(Door(address, number), undefined)
+            await Client(bed, client).finds_no_such_port(Door(address, number))
 
 
 async def services_may_share_a_selector(bed: Bed) -> None:

@@ -16,9 +16,8 @@ REQUESTS = 60
 """With three backends, missing one in 60 draws happens once in 10^10 runs."""
 SILENCE_S = 0.5 * SLOWNESS
 """Who has not answered by then says nothing: everything is on one machine."""
-UNDEFINED = {"iptables": "TIMEOUT"}
-"""What becomes of a connection to a port that a ClusterIP does not have, where that is not REFUSED: iptables knows only
-the ports that exist, and lets the packet go where the routes send it (KEP-3866, "Behavior changes")."""
+BY_THE_ROUTES = frozenset(["TIMEOUT", "OTHER"])
+"""Silence, or an ICMP error of some router, which limits how many of these it sends."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +66,15 @@ class Client:
     async def is_turned_away(self, door: Door) -> None:
         """Wait until nobody answers, in whatever way."""
         await replace(self, times=1)._until(door, lambda answer: answer["outcome"] != "OK", "no answer")
+
+    async def finds_no_such_port(self, door: Door) -> None:
+        """Wait until the ClusterIP's port is treated as one that its Service does not have.
+
+        It is refused; but iptables knows only the ports that exist, and lets the packet go where the routes send it
+        (KEP-3866).
+        """
+        wanted = BY_THE_ROUTES if self.bed.subject.proxy == "iptables" else {"REFUSED"}
+        await replace(self, times=1)._until(door, lambda answer: answer["outcome"] in wanted, " or ".join(wanted))
 
     async def sees(self, door: Door) -> str:
         """The address under which the server sees this client."""

@@ -105,17 +105,20 @@ def fixed_chains(here: Here) -> dict[str, tuple[str, ...]]:
     return {
         "refuse": ("reject with tcp reset", "reject"),
         "dispatch": (
-            *_twice(f"{_BY_KEY} @services"),
+            f"{_BY_KEY} @services",
+            # See `_twice`; by a map of another kind, as whenever an element is added to `services`, the kernel goes
+            # through all of them for each rule that uses it.
+            f"{_DNAT} {_KEY} . {_NUMGEN} 1 map @endpoints",
             "ip daddr @cluster-ips goto refuse",
             f"ip daddr {here.service_cidr} drop",
         ),
-        "guard": (f"ip saddr . {_KEY} @allowed-sources {_BY_KEY} @guarded", "drop"),
+        "guard": (*_twice(f"ip saddr . {_KEY} @allowed-sources {_BY_KEY} @guarded"), "drop"),
         "first-use": _FIRST_USE,
         **{name: counted_chain(name) for name in FIRST_SLOTS},
         "local": (
-            f"ip saddr {here.cluster_cidr} {_BY_KEY} @inside",
-            f"fib saddr type local {_BY_KEY} @inside",
-            f"{_BY_KEY} @outside",
+            *_twice(f"ip saddr {here.cluster_cidr} {_BY_KEY} @inside"),
+            *_twice(f"fib saddr type local {_BY_KEY} @inside"),
+            *_twice(f"{_BY_KEY} @outside"),
         ),
         "sticky": _sticky("pickers"),
         "sticky-outside": _sticky("outside-pickers"),

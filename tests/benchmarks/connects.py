@@ -16,8 +16,8 @@ import threading
 import time
 
 FOLLOW_S = 0.0003
-TIMEOUT_S = 0.002
-"""Forty times what a connection takes: what is dropped is soon tried again."""
+TIMEOUT_S = 0.001
+"""Twenty times what a connection takes: what is dropped is soon tried again."""
 
 
 def latency(first: tuple[str, int], second: tuple[str, int], count: int) -> None:

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.tiers import SLOWNESS
+
 TESTBED = str(Path(sys.executable).parent / "testbed")
 
 
@@ -92,7 +94,7 @@ def run(
 
 
 def cli(
-    *args: str | Path, timeout_s: float = 120, env: Mapping[str, str] | None = None, stdin: str | None = None
+    *args: str | Path, timeout_s: float = 120 * SLOWNESS, env: Mapping[str, str] | None = None, stdin: str | None = None
 ) -> Ran:
     """Run `testbed ARGS` to its end."""
     return run(TESTBED, *args, timeout_s=timeout_s, env=env, stdin=stdin)

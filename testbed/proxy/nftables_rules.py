@@ -103,6 +103,7 @@ HOOKS = {
 def fixed_chains(here: Here) -> dict[str, tuple[str, ...]]:
     """Name to rules."""
     return {
+        "first-use": _FIRST_USE,
         "refuse": ("reject with tcp reset", "reject"),
         "dispatch": (
             f"{_BY_KEY} @services",
@@ -113,7 +114,6 @@ def fixed_chains(here: Here) -> dict[str, tuple[str, ...]]:
             f"ip daddr {here.service_cidr} drop",
         ),
         "guard": (*_twice(f"ip saddr . {_KEY} @allowed-sources {_BY_KEY} @guarded"), "drop"),
-        "first-use": _FIRST_USE,
         **{name: counted_chain(name) for name in FIRST_SLOTS},
         "local": (
             *_twice(f"ip saddr {here.cluster_cidr} {_BY_KEY} @inside"),

@@ -65,9 +65,8 @@ class LibNft:
     def list(self, what: str = "ruleset", *, terse: bool = False) -> str:
         """`nft list WHAT`, with `terse` without the elements; empty where there is no such thing."""
         with self._lock:
-            self._library.nft_ctx_output_set_flags(self._context, _OUTPUT_TERSE if terse else 0)
             try:
-                return self._run(f"list {what}")
+                return self._run(f"list {what}", _OUTPUT_TERSE if terse else 0)
             except KernelError as error:
                 if error.errno == errno.ENOENT:
                     return ""
@@ -96,12 +95,10 @@ class LibNft:
                 self._note(before, commits)
 
     def close(self) -> None:
-        """Release the handle."""
+        """Release the handle. Whoever comes later, a thread that was not waited for, gets KernelError (EBADF)."""
         with self._lock:
-            if self._context:
-                self._library.nft_ctx_free(self._context)
-                self._context = None
-                self._generations.close()
+            self._free()
+            self._generations.close()
 
     def _opened(self) -> ctypes.c_void_p:
         return self._open() if self._netns is None else namespaces.inside(self._netns, self._open)
@@ -114,7 +111,10 @@ class LibNft:
         self._library.nft_ctx_buffer_error(context)
         return context
 
-    def _run(self, commands: str) -> str:
+    def _run(self, commands: str, flags: int = 0) -> str:
+        if self._context is None:
+            raise KernelError(f"{self._prefix}nft: the handle is closed", errno.EBADF)
+        self._library.nft_ctx_output_set_flags(self._context, flags)
         failed = self._library.nft_run_cmd_from_buffer(self._context, commands.encode())
         output: bytes = self._library.nft_ctx_get_output_buffer(self._context)
         said: bytes = self._library.nft_ctx_get_error_buffer(self._context)
@@ -124,8 +124,14 @@ class LibNft:
         return output.decode()
 
     def _renew(self) -> None:
-        self._library.nft_ctx_free(self._context)
-        self._context = self._opened()
+        if self._context is not None:
+            self._free()
+            self._context = self._opened()
+
+    def _free(self) -> None:
+        if self._context is not None:
+            self._library.nft_ctx_free(self._context)
+            self._context = None
 
     def _note(self, before: int | None, commits: int = 1) -> None:
         """Remember the generation now; ours account for so many steps from `before`, and for no others."""

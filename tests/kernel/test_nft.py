@@ -40,3 +40,12 @@ def test_an_edit_by_somebody_else_is_noticed_once_and_our_own_loads_never(lab: L
     assert not ours.was_edited()
     theirs.load("flush ruleset")
     assert ours.was_edited()
+
+
+def test_a_handle_that_was_closed_says_so_to_a_thread_that_comes_late(lab: Lab) -> None:
+    nft = lab.nft("tb-c-node")
+    nft.close()
+    for use in (lambda: nft.load("table ip t"), nft.list, nft.was_edited):
+        with pytest.raises(KernelError) as raised:
+            use()
+        assert raised.value.errno == errno.EBADF

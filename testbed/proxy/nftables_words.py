@@ -7,12 +7,15 @@ from ipaddress import IPv4Address
 
 from testbed.proxy.nftables_elements import Elements, client_mark
 from testbed.proxy.nftables_listing import Client
+from testbed.proxy.nftables_rules import LOCAL_SLOTS, duration
 from testbed.proxy.virtualport import VirtualPort
 
 Maps = dict[str, dict[str, str]]
 """Name of a map or set to its keys and values."""
 Rules = Mapping[str, tuple[str, ...]]
 
+_ON_THE_WAY = ("services", "guarded", "inside", "outside", "pickers", "outside-pickers", "timeouts", "public")
+"""The maps of verdicts, in the order in which a packet meets them."""
 _WORDS = {
     "goto refuse": "it is refused: TCP with a reset, UDP with an ICMP error",
     "drop": "it is dropped",
@@ -20,8 +23,8 @@ _WORDS = {
     "goto local": "pods and this node go on by map inside, others by map outside",
     "goto masq": "it leaves with this node's address as its source",
     "goto masq-own": "from a process of this node, it leaves with the address of its way as its source",
-    "goto sticky": "the client keeps its endpoint",
-    "goto sticky-outside": "the client keeps its endpoint",
+    "goto sticky": "to the endpoint that map clients has for the client, or else to one that is picked",
+    "goto sticky-outside": "to the endpoint that map clients has for the client, or else to one that is picked",
 }
 
 
@@ -73,18 +76,29 @@ def path(
 
 
 def _steps(key: str, there: Maps) -> Iterator[str]:
-    entry = there.get("services", {}).get(key)
-    if entry is None:
-        yield f"map services has no element {{ {key} }}: what set cluster-ips holds is refused"
+    if key not in there.get("services", {}):
+        yield f"map services has no {{ {key} }}: it is refused where set cluster-ips has the address"
         return
-    for name in ("services", "guarded", "inside", "outside", "pickers", "outside-pickers", "timeouts", "public"):
+    for name in _ON_THE_WAY:
         if verdict := there.get(name, {}).get(key):
-            words = _WORDS.get(verdict)
-            yield f"map {name} {{ {key} : {verdict} }}{f': {words}' if words else ''}"
-    for name in ("endpoints", "sticky-endpoints", "allowed-sources"):
-        for element, value in there.get(name, {}).items():
-            if element.startswith(f"{key} . ") or element.endswith(f" . {key}"):
-                yield f"{'set' if not value else 'map'} {name} {{ {element}{f' : {value}' if value else ''} }}"
+            yield f"map {name} {{ {key} : {verdict} }}: {_words(verdict, key, there)}"
+            if verdict == "goto guard":
+                ranges = [each for each in there.get("allowed-sources", {}) if each.endswith(f" . {key}")]
+                yield f"set allowed-sources: {', '.join(each.partition(' ')[0] for each in ranges) or 'nobody'}"
+
+
+def _words(verdict: str, key: str, there: Maps) -> str:
+    if verdict in _WORDS:
+        return _WORDS[verdict]
+    chain, _, number = verdict.rpartition("-")
+    if chain.endswith("remember"):
+        return f"the client keeps its endpoint for {duration(int(number))} after its last connection"
+    first = LOCAL_SLOTS if chain.endswith("local") else 0
+    slots = [f"{key} . {slot}" for slot in range(first, first + int(number))]
+    values = [there.get("slots" if "pick" in chain else "endpoints", {}).get(slot, "nobody") for slot in slots]
+    if "pick" in chain:
+        values = [there.get("sticky-endpoints", {}).get(f"{key} . {mark}", "nobody") for mark in values]
+    return f"one of {number} at random, {', '.join(value.replace(' . ', ':') for value in values)}"
 
 
 def _address(mark: str) -> IPv4Address:

@@ -16,7 +16,7 @@ from testbed.kernel.nft import LibNft
 from testbed.proxy.nftables import NftablesMode
 from testbed.proxy.virtualport import Ports
 from tests.kernel.lab import Lab
-from tests.kernel.proxy_lab import HERE, NODE, ProxyLab, both, ports, proxy_lab
+from tests.kernel.proxy_lab import HERE, NODE, PODS, ProxyLab, both, ports, proxy_lab
 
 SERVED = ports(both(10, "b"), both(11, "bd", node_port=30011), both(21, "bcd", affinity_s=60))
 
@@ -117,6 +117,20 @@ def test_an_address_that_the_node_gets_later_is_served_too(cluster: ProxyLab) ->
     assert cluster.mode.was_edited()
     cluster.mode.load(SERVED, here)
     assert cluster.outcome("client", str(IPv4Address("192.0.2.3")), 30011, times=20) == {"b~", "d~"}
+
+
+def test_the_way_of_a_connection_is_told_in_sentences(cluster: ProxyLab) -> None:
+    (plain, _), (sticky, _) = both(11, "bd", node_port=30011), both(21, "bcd", affinity_s=60)
+    key = "10.96.0.11 . tcp . 80"
+    assert cluster.mode.explain(plain)[:2] == [
+        "ClusterIP 10.96.0.11:80/tcp, table testbed-proxy:",
+        f"  map services {{ {key} : goto lb-2 }}: one of 2 at random, 10.244.1.3:8080, 10.244.2.2:8080",
+    ]
+    assert any("this node's address as its source" in line for line in cluster.mode.explain(plain))
+    kept = PODS[cluster.ask("a", "10.96.0.21", 80).pod]
+    assert cluster.mode.explain(sticky)[-1].startswith(f"client 10.244.1.2 keeps {kept} for 59s")
+    edit(cluster, f"delete element ip testbed-proxy endpoints {{ {key} . 0 }}")
+    assert "nobody, 10.244.2.2:8080" in cluster.mode.explain(plain)[1]
 
 
 def test_an_established_connection_survives_loads_and_the_loss_of_its_endpoint(cluster: ProxyLab) -> None:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 INDENT = "  "
 ADDRESS = re.compile(r"(?<![0-9.])[0-9]+(?:\.[0-9]+){3}(?![0-9]|\.[0-9])")
 """An IPv4 address in nft's and other programs' words."""
+LISTED = re.compile(r"(?<![^\s])([0-9]+(?:\.[0-9]+){3}):[0-9]+(?=,|$)")
+"""One of several addresses with their ports."""
 
 
 class Action(StrEnum):
@@ -129,9 +131,11 @@ def _choice(endpoints: Sequence[str], refusal: str) -> str:
 
 
 def annotated(line: str, pods: Mapping[str, str]) -> str:
-    """The line, and behind it the pod whose address it holds, if it holds only one."""
+    """The line, and behind it the pod whose address it holds; where it lists several, each pod behind its own."""
     found = {address for address in ADDRESS.findall(line) if address in pods}
-    return f"{line}  ({pods[found.pop()]})" if len(found) == 1 else line
+    if len(found) == 1:
+        return f"{line}  ({pods[found.pop()]})"
+    return LISTED.sub(lambda match: f"{match[0]} ({pods[match[1]]})" if match[1] in pods else match[0], line)
 
 
 def proxy(

@@ -59,9 +59,9 @@ class Node:
         found: list[str] = (await self.ask("/proxy/diff")).document["differences"]
         return found
 
-    async def path(self) -> list[str]:
+    async def path(self) -> str:
         ports: list[dict[str, Any]] = (await self.ask("/proxy/service?name=web")).document["ports"]
-        return [line.strip() for port in ports for line in port["path"]]
+        return "\n".join(line for port in ports for line in port["path"])
 
 
 @pytest.fixture

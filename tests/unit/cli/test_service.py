@@ -57,10 +57,17 @@ def test_a_port_is_summed_up_in_a_sentence(fields: dict[str, Any], said: str) ->
     [
         ("map endpoints { 10.96.0.20 . tcp . 80 . 0 : 10.244.0.2 . 8080 }", "web-1 on a"),
         ("-A KUBE-SEP-X -p tcp -j DNAT --to-destination 10.244.0.20:8080", "web-2 on b"),
-        ("10.244.0.2, 10.244.0.20", ""),
+        ("set x: 10.244.0.2/80, 10.244.0.20/80", ""),
         ("map services { 10.244.0.200 . tcp . 80 : goto lb-2 }", ""),
         ("version 1.10.244.0.2", ""),
     ],
 )
 def test_an_endpoints_pod_is_named_where_its_address_stands_alone(line: str, pod: str) -> None:
     assert annotated(line, PODS) == (f"{line}  ({pod})" if pod else line)
+
+
+def test_of_several_endpoints_each_has_its_pod_behind_it() -> None:
+    line = "goto lb-3: one of 3 at random, 10.244.0.2:8080, 10.244.0.20:8080, 10.244.0.9:8080"
+    assert annotated(line, PODS) == (
+        "goto lb-3: one of 3 at random, 10.244.0.2:8080 (web-1 on a), 10.244.0.20:8080 (web-2 on b), 10.244.0.9:8080"
+    )

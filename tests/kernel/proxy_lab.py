@@ -12,6 +12,7 @@ what the client sends to Service addresses is routed there.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -86,6 +87,13 @@ class ProxyLab:
         place = _place(source)
         said = self.lab.ask(place, protocol, address, port, timeout_s=timeout_s, source=source_port)
         return Answer(*said.split())
+
+    def connected(self, source: str, address: str, port: int) -> socket.socket:
+        """A TCP connection that has said nothing yet; its server answers the first byte."""
+        sock = self.lab.inside(_place(source), lambda: socket.socket(socket.AF_INET, socket.SOCK_STREAM))
+        sock.settimeout(2.0)
+        sock.connect((address, port))
+        return sock
 
     def outcome(self, source: str, address: str, port: int, protocol: str = "tcp", times: int = 1) -> set[str]:
         """What becomes of that many connections: names of pods, with `~` where the source was masqueraded; `refused`,

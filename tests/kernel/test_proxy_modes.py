@@ -259,6 +259,22 @@ def test_source_ranges_widen_and_narrow_while_they_guard(cluster: ProxyLab) -> N
         assert cluster.outcome("a", BALANCED, 80) == {pods}
 
 
+def test_an_established_connection_outlives_its_endpoint_the_daemon_and_the_mode(
+    cluster: ProxyLab, request: pytest.FixtureRequest
+) -> None:
+    before, after = ports(both(10, "b", node_port=30010)), ports(both(10, "d", node_port=30010))
+    cluster.mode.load(before, HERE)
+    with cluster.connected("a", "10.96.0.10", 80) as inside, cluster.connected("client", NODE, 30010) as outside:
+        assert cluster.mode.change(before, after, list(after))
+        cluster.restarted(MAKE[request.node.callspec.params["cluster"]])
+        cluster.mode.load(after, HERE)
+        assert cluster.ask("a", "10.96.0.10", 80).pod == "d"
+        cluster.mode.teardown()
+        for connection in (inside, outside):
+            connection.send(b"?")
+            assert connection.recv(100).startswith(b"b ")
+
+
 def test_teardown_leaves_nothing_and_may_be_repeated(cluster: ProxyLab) -> None:
     cluster.mode.load(SERVED, HERE)
     assert cluster.mode.teardown()

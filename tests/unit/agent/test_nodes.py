@@ -68,6 +68,16 @@ async def test_wired_nodes_register_with_a_lease() -> None:
         await client.get(NODE, "b")
 
 
+async def test_an_agent_that_comes_back_renews_the_leases_of_its_nodes_at_once() -> None:
+    client = FakeClient()
+    async with nodes_over(client) as nodes:
+        await nodes.sync(cluster(), {"a"})
+    before = spec(await client.get(LEASE, "a", LEASE_NAMESPACE))["renewTime"]
+    async with nodes_over(client) as nodes:
+        await nodes.sync(cluster(), {"a"})
+    assert spec(await client.get(LEASE, "a", LEASE_NAMESPACE))["renewTime"] > before
+
+
 async def test_nodes_that_the_spec_no_longer_has_are_deleted_and_those_of_other_hosts_are_not() -> None:
     client = FakeClient()
     await client.create(

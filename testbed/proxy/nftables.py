@@ -36,7 +36,7 @@ all chains are nat, at dstnat and srcnat.
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from ipaddress import IPv4Address
 from itertools import islice
 
@@ -44,6 +44,8 @@ from testbed.api.objects import Key
 from testbed.errors import KernelError
 from testbed.kernel.links import Links, Nft
 from testbed.proxy import nftables_elements, nftables_listing, nftables_rules, nftables_words
+from testbed.proxy.claims import Claims
+from testbed.proxy.nftables_elements import Elements
 from testbed.proxy.virtualport import Here, Ports, VirtualPort
 
 log = logging.getLogger(__name__)
@@ -64,6 +66,7 @@ class NftablesMode:
         self._addresses: frozenset[IPv4Address] = frozenset()
         self._table = nftables_rules.TABLE
         self._chains: set[str] = set()
+        self._claims: Claims[str, Key] = Claims()
 
     def load(self, ports: Ports, here: Here) -> None:
         """See Mode.
@@ -74,7 +77,9 @@ class NftablesMode:
         self._here, self._addresses = here, node_addresses(self._links, here)
         old = self._in_use()
         self._table = next(table for table in nftables_rules.TABLES if table != old)
-        self._chains = set(nftables_rules.FIRST_SLOTS)
+        self._chains, self._claims = set(nftables_rules.FIRST_SLOTS), Claims()
+        for service in ports:
+            self._claims.add(service, dict.fromkeys(self._keys([service], ports), service))
         self._nft.load(nftables_rules.delete(self._table) + nftables_rules.skeleton(self._table, here))
         self._load_all(self._everything(ports))
         self._load_all(self._clients_of(old))
@@ -84,8 +89,7 @@ class NftablesMode:
         """See Mode."""
         if self._here is None:
             return False
-        old = self._elements(port for each in which for port in before.get(each, ()))
-        new = self._elements(port for each in which for port in after.get(each, ()))
+        old, new = self._difference(before, after, which)
         try:
             self._load_all([*self._chains_for(new), *nftables_elements.change(self._table, old, new)])
         except KernelError as error:
@@ -108,12 +112,12 @@ class NftablesMode:
         found = nftables_words.differing_rules(rules, nftables_listing.chains(self._nft.list(table, terse=True)))
         there = {name: self._listed(name) for name in (*nftables_rules.MAPS, *nftables_rules.SETS)}
         for services in _batches(ports):
-            found += nftables_words.take_off(there, self._elements(port for each in services for port in ports[each]))
+            found += nftables_words.take_off(there, self._elements(services, ports))
         return found + nftables_words.left_over(there)
 
     def explain(self, port: VirtualPort) -> list[str]:
         """See Mode."""
-        wanted = self._elements([port])
+        wanted = nftables_elements.elements([port], self._addresses)
         there = {name: self._listed(name) for name in {"services", *nftables_elements.by_map(wanted)}}
         clients = self._clients(self._table) if port.affinity_s else []
         return nftables_words.path(port, self._table, self._addresses, there, clients)
@@ -132,11 +136,11 @@ class NftablesMode:
 
     def _everything(self, ports: Ports) -> Iterator[str]:
         for services in _batches(ports):
-            wanted = self._elements(port for each in services for port in ports[each])
+            wanted = self._elements(services, ports)
             yield from self._chains_for(wanted)
             yield from nftables_elements.change(self._table, {}, wanted)
 
-    def _chains_for(self, wanted: nftables_elements.Elements) -> Iterator[str]:
+    def _chains_for(self, wanted: Elements) -> Iterator[str]:
         missing = nftables_elements.chains_of(wanted) - self._chains
         self._chains |= missing
         if missing:
@@ -151,8 +155,28 @@ class NftablesMode:
     def _clients(self, table: str) -> list[nftables_listing.Client]:
         return nftables_listing.clients(self._nft.list(f"map ip {table} {nftables_rules.CLIENTS}"))
 
-    def _elements(self, ports: Iterable[VirtualPort]) -> dict[nftables_elements.Name, str]:
-        return nftables_elements.elements(ports, self._addresses)
+    def _elements(self, services: Collection[Key], ports: Ports) -> Elements:
+        return self._owned(services, ports, self._claims.settled(self._keys(services, ports)))
+
+    def _difference(self, before: Ports, after: Ports, which: Collection[Key]) -> tuple[Elements, Elements]:
+        """The elements of these Services, and of those with which they share a public key, before and after."""
+        touched = self._keys(which, before) | self._keys(which, after)
+        had = self._claims.settled(touched)
+        for service in which:
+            self._claims.remove(service, self._keys([service], before))
+            self._claims.add(service, dict.fromkeys(self._keys([service], after), service))
+        has = self._claims.settled(touched)
+        concerned = {*which, *had.values(), *has.values()}
+        same = self._claims.settled(self._keys(concerned, after) - touched)
+        return self._owned(concerned, before, {**same, **had}), self._owned(concerned, after, {**same, **has})
+
+    def _owned(self, services: Collection[Key], ports: Ports, owners: Mapping[str, Key]) -> Elements:
+        every = (port for each in services for port in ports.get(each, ()))
+        return nftables_elements.elements(every, self._addresses, owners)
+
+    def _keys(self, services: Collection[Key], ports: Ports) -> set[str]:
+        every = (port for each in services for port in ports.get(each, ()))
+        return {key for port in every for key in nftables_elements.public_keys(port, self._addresses)}
 
     def _listed(self, name: str) -> dict[str, str]:
         kind = "set" if name in nftables_rules.SETS else "map"

@@ -7,6 +7,7 @@ from ipaddress import IPv4Address, IPv4Network, collapse_addresses
 from itertools import chain
 from zlib import crc32
 
+from testbed.api.objects import Key
 from testbed.proxy.nftables_rules import LOCAL_SLOTS
 from testbed.proxy.virtualport import Endpoint, Refusal, VirtualPort
 
@@ -36,19 +37,30 @@ _BEHIND = (
 _VERDICTS = ("pickers", "outside-pickers", "inside", "outside", "guarded", "services")
 
 
-def elements(ports: Iterable[VirtualPort], node_addresses: Collection[IPv4Address]) -> dict[Name, str]:
-    """The elements that stand for the ports, on a node that serves node ports at these addresses."""
+def elements(
+    ports: Iterable[VirtualPort], node_addresses: Collection[IPv4Address], owners: Mapping[str, Key] | None = None
+) -> dict[Name, str]:
+    """The elements that stand for the ports, on a node that serves node ports at these addresses.
+
+    `owners` says which Service has a public key, where several may claim one.
+    """
     found: dict[Name, str] = {}
     for port in ports:
         found["cluster-ips", str(port.cluster_ip)] = ""
         _internal(found, port)
-        for address in port.external_ips:
-            _external(found, port, f"{address!s} . {port.protocol} . {port.port}")
-        for address in port.load_balancer_ips:
-            _load_balancer(found, port, f"{address!s} . {port.protocol} . {port.port}")
-        for address in node_addresses if port.node_port else ():
-            _external(found, port, f"{address!s} . {port.protocol} . {port.node_port}")
+        guarded = {_key(address, port) for address in port.load_balancer_ips} if port.source_ranges else set[str]()
+        for key in public_keys(port, node_addresses):
+            if not owners or owners.get(key, port.service) == port.service:
+                _external(found, port, key)
+                if key in guarded:
+                    _guard(found, port, key)
     return found
+
+
+def public_keys(port: VirtualPort, node_addresses: Collection[IPv4Address]) -> list[str]:
+    """The keys at which the port is reached from outside: several Services may claim the same."""
+    keys = [_key(address, port) for address in port.public_ips]
+    return keys + [f"{address!s} . {port.protocol} . {port.node_port}" for address in node_addresses if port.node_port]
 
 
 def chains_of(wanted: Elements) -> set[str]:
@@ -117,22 +129,18 @@ def endpoint_marks(endpoints: Iterable[Endpoint]) -> dict[Endpoint, int]:
 
 
 def _internal(found: dict[Name, str], port: VirtualPort) -> None:
-    key = f"{port.cluster_ip!s} . {port.protocol} . {port.port}"
+    key = _key(port.cluster_ip, port)
     if port.internal:
         found["services", key] = _way(found, port, key, port.internal)
     elif port.internal_refusal == "drop":  # what is to be refused is so, like every port that nobody has defined
         found["services", key] = "drop"
 
 
-def _load_balancer(found: dict[Name, str], port: VirtualPort, key: str) -> None:
-    _external(found, port, key)
-    if port.source_ranges:
-        found["guarded", key] = found["services", key]
-        found["services", key] = "goto guard"
-        found |= {
-            ("allowed-sources", f"{_printed(network)} . {key}"): ""
-            for network in collapse_addresses(port.source_ranges)
-        }
+def _guard(found: dict[Name, str], port: VirtualPort, key: str) -> None:
+    found["guarded", key] = found["services", key]
+    found["services", key] = "goto guard"
+    ranges = collapse_addresses(port.source_ranges)
+    found |= {("allowed-sources", f"{_printed(network)} . {key}"): "" for network in ranges}
 
 
 def _external(found: dict[Name, str], port: VirtualPort, key: str) -> None:
@@ -174,6 +182,10 @@ def _sticky_way(
         return "goto sticky-outside"
     found["pickers", key] = f"jump pick-{len(endpoints)}"
     return "goto sticky"
+
+
+def _key(address: IPv4Address, port: VirtualPort) -> str:
+    return f"{address!s} . {port.protocol} . {port.port}"
 
 
 def _printed(network: IPv4Network) -> str:

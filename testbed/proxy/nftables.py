@@ -53,6 +53,7 @@ log = logging.getLogger(__name__)
 _CHUNK = 20_000
 """Characters to a transaction, about 500 elements: a ninth of what fits into the socket buffer that the kernel allows a
 plain user by default (net.core.wmem_max, 208 KiB, doubled), 2 MB of memory in libnftables, and no slower than more."""
+_NOBODY = Key("", "")
 _BATCH = 250
 """Services whose elements are computed together."""
 
@@ -171,8 +172,17 @@ class NftablesMode:
         return self._owned(concerned, before, {**same, **had}), self._owned(concerned, after, {**same, **has})
 
     def _owned(self, services: Collection[Key], ports: Ports, owners: Mapping[str, Key]) -> Elements:
-        every = (port for each in services for port in ports.get(each, ()))
-        return nftables_elements.elements(every, self._addresses, owners)
+        every = [port for each in services for port in ports.get(each, ())]
+        return nftables_elements.elements(every, self._addresses, {**owners, **self._reserved(every)})
+
+    def _reserved(self, every: Iterable[VirtualPort]) -> dict[str, Key]:
+        """External addresses out of the service CIDR: those belong to ClusterIPs."""
+        return {
+            nftables_elements.key_of(address, port): _NOBODY
+            for port in every
+            for address in port.public_ips
+            if self._here and address in self._here.service_cidr
+        }
 
     def _keys(self, services: Collection[Key], ports: Ports) -> set[str]:
         every = (port for each in services for port in ports.get(each, ()))

@@ -48,7 +48,7 @@ def elements(
     for port in ports:
         found["cluster-ips", str(port.cluster_ip)] = ""
         _internal(found, port)
-        guarded = {_key(address, port) for address in port.load_balancer_ips} if port.source_ranges else set[str]()
+        guarded = {key_of(address, port) for address in port.load_balancer_ips} if port.source_ranges else set[str]()
         for key in public_keys(port, node_addresses):
             if not owners or owners.get(key, port.service) == port.service:
                 _external(found, port, key)
@@ -59,8 +59,13 @@ def elements(
 
 def public_keys(port: VirtualPort, node_addresses: Collection[IPv4Address]) -> list[str]:
     """The keys at which the port is reached from outside: several Services may claim the same."""
-    keys = [_key(address, port) for address in port.public_ips]
+    keys = [key_of(address, port) for address in port.public_ips]
     return keys + [f"{address!s} . {port.protocol} . {port.node_port}" for address in node_addresses if port.node_port]
+
+
+def key_of(address: IPv4Address, port: VirtualPort) -> str:
+    """The key of the port at this address, where it has the number of the ClusterIP's port."""
+    return f"{address!s} . {port.protocol} . {port.port}"
 
 
 def chains_of(wanted: Elements) -> set[str]:
@@ -129,7 +134,7 @@ def endpoint_marks(endpoints: Iterable[Endpoint]) -> dict[Endpoint, int]:
 
 
 def _internal(found: dict[Name, str], port: VirtualPort) -> None:
-    key = _key(port.cluster_ip, port)
+    key = key_of(port.cluster_ip, port)
     if port.internal:
         found["services", key] = _way(found, port, key, port.internal)
     elif port.internal_refusal == "drop":  # what is to be refused is so, like every port that nobody has defined
@@ -182,10 +187,6 @@ def _sticky_way(
         return "goto sticky-outside"
     found["pickers", key] = f"jump pick-{len(endpoints)}"
     return "goto sticky"
-
-
-def _key(address: IPv4Address, port: VirtualPort) -> str:
-    return f"{address!s} . {port.protocol} . {port.port}"
 
 
 def _printed(network: IPv4Network) -> str:

@@ -119,6 +119,13 @@ def test_an_address_that_the_node_gets_later_is_served_too(cluster: ProxyLab) ->
     assert cluster.outcome("client", str(IPv4Address("192.0.2.3")), 30011, times=20) == {"b~", "d~"}
 
 
+def test_an_external_address_that_is_a_cluster_ip_stays_the_cluster_ips(cluster: ProxyLab) -> None:
+    after = {**SERVED, **ports(both(12, "d", external_ips=(IPv4Address("10.96.0.10"),)))}
+    cluster.mode.load(after, HERE)
+    assert cluster.outcome("a", "10.96.0.10", 80, times=6) == {"b"}
+    assert cluster.mode.differences(after) == []
+
+
 def test_the_way_of_a_connection_is_told_in_sentences(cluster: ProxyLab) -> None:
     (plain, _), (sticky, _) = both(11, "bd", node_port=30011), both(21, "bcd", affinity_s=60)
     key = "10.96.0.11 . tcp . 80"

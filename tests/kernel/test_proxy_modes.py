@@ -155,12 +155,18 @@ def cluster(request: pytest.FixtureRequest, lab: Lab) -> Iterator[ProxyLab]:
         yield cluster
 
 
-@pytest.mark.parametrize("protocol", ["tcp", "udp"])
-@pytest.mark.parametrize("flow", [pytest.param(flow, id=flow.name) for flow in FLOWS])
+CASES = [
+    pytest.param(mode, flow, protocol, id=f"{mode}-{flow.name}-{protocol}")
+    for mode in MAKE
+    for flow in FLOWS
+    for protocol in flow.protocols
+    if mode in flow.modes
+]
+
+
+@pytest.mark.parametrize(("served", "flow", "protocol"), CASES, indirect=["served"])
 def test_packet_flow(served: tuple[str, ProxyLab], flow: Flow, protocol: str) -> None:
-    mode, cluster = served
-    if mode not in flow.modes or protocol not in flow.protocols:
-        pytest.skip(f"not said of {mode} and {protocol}")
+    _, cluster = served
     wanted = set(flow.outcome.split())
     times = 1 if wanted & {"refused", "silent"} else 12 * len(wanted)
     assert cluster.outcome(flow.source, flow.address, flow.port, protocol, times) == wanted
@@ -182,11 +188,9 @@ def test_a_change_leads_where_a_load_would(cluster: ProxyLab) -> None:
     assert cluster.mode.differences({}) == []
 
 
-def test_a_client_with_affinity_keeps_its_endpoint_by_every_way(
-    cluster: ProxyLab, request: pytest.FixtureRequest
-) -> None:
-    if request.node.callspec.params["cluster"] in IPVS:
-        pytest.skip("each virtual server of IPVS remembers its own clients")
+# Each virtual server of IPVS remembers its own clients.
+@pytest.mark.parametrize("cluster", sorted(ALL - IPVS), indirect=True)
+def test_a_client_with_affinity_keeps_its_endpoint_by_every_way(cluster: ProxyLab) -> None:
     cluster.mode.load(ports(both(21, "bcd", affinity_s=60, node_port=30021)), HERE)
     for source in ("a", "client"):
         first = cluster.ask(source, "10.96.0.21", 80).pod
@@ -206,9 +210,9 @@ def test_affinity_ends_with_its_endpoint_and_begins_anew(cluster: ProxyLab) -> N
     assert {cluster.ask("a", "10.96.0.21", 80).pod for _ in range(15)} == {kept}
 
 
-def test_affinity_times_out_unless_it_is_used(cluster: ProxyLab, request: pytest.FixtureRequest) -> None:
-    if request.node.callspec.params["cluster"] in IPVS:
-        pytest.skip("IPVS remembers a client for as long as its connections, and those for two minutes after their end")
+# IPVS remembers a client for as long as its connections, and those for two minutes after their end.
+@pytest.mark.parametrize("cluster", sorted(ALL - IPVS), indirect=True)
+def test_affinity_times_out_unless_it_is_used(cluster: ProxyLab) -> None:
     cluster.mode.load(ports(both(21, "bcd", affinity_s=1)), HERE)
     first = cluster.ask("a", "10.96.0.21", 80).pod
 
@@ -273,6 +277,22 @@ def test_an_established_connection_outlives_its_endpoint_the_daemon_and_the_mode
         for connection in (inside, outside):
             connection.send(b"?")
             assert connection.recv(100).startswith(b"b ")
+
+
+def test_an_address_claimed_by_two_services_is_the_firsts_whatever_comes_when(cluster: ProxyLab) -> None:
+    address = (IPv4Address(EXTERNAL),)
+    first, second = both(12, "b", external_ips=address), both(13, "d", external_ips=address)
+    alone, together = ports(second), ports(second, first)
+    cluster.mode.load(together, HERE)
+    assert cluster.mode.differences(together) == []
+    for before, after, which, pod in (
+        (together, alone, first, "d~"),
+        (alone, together, first, "b~"),
+        (together, ports(first), second, "b~"),
+    ):
+        assert cluster.mode.change(before, after, [which[0].service])
+        assert cluster.outcome("client", EXTERNAL, 80, times=6) == {pod}
+        assert cluster.mode.differences(after) == []
 
 
 def test_teardown_leaves_nothing_and_may_be_repeated(cluster: ProxyLab) -> None:

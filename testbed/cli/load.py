@@ -32,7 +32,7 @@ def load(
     cluster: ClusterOption = "",
     output: OutputOption = Output.TEXT,
 ) -> None:
-    """Load a target with Locust from inside the cluster, and print how it felt. Exits with 1 where requests failed."""
+    """Load a target with Locust from inside the cluster, and print how it felt. Exits with 1 where requests failed, or none was answered."""
     from testbed.cli.load_pod import LoadRequest, read_locustfile
     from testbed.errors import CheckFailed
 
@@ -54,6 +54,8 @@ def load(
     if record.errors:
         total = record.requests + record.errors
         raise CheckFailed(f"{record.errors:,} of {total:,} requests failed; the first one: {record.error}")
+    if not record.requests:
+        raise CheckFailed(f"no request was answered within {record.seconds:.1f} s: does anybody serve {record.host}?")
 
 
 async def _load(cluster: str, request: LoadRequest, show: Progress) -> LoadRecord:

@@ -32,7 +32,10 @@ def load(
     cluster: ClusterOption = "",
     output: OutputOption = Output.TEXT,
 ) -> None:
-    """Load a target with Locust from inside the cluster, and print how it felt. Exits with 1 where requests failed, or none was answered."""
+    """Load a target with Locust from inside the cluster, and print how it felt.
+
+    Exits with 1 where requests failed, or none was answered.
+    """
     from testbed.cli.load_pod import LoadRequest, read_locustfile
     from testbed.errors import CheckFailed
 

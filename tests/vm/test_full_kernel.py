@@ -12,7 +12,7 @@ from tests.tiers import FULL
 from tests.vm.inner import Inner, judge_inside, run_inside
 from tests.vm.machine import Machine
 
-LIMIT_S = 1500.0
+LIMIT_S = 3000.0
 
 
 def test_mode_ipvs_in_namespaces(machine: Machine, shared: Path, subtests: pytest.Subtests) -> None:

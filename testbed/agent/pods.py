@@ -57,6 +57,8 @@ class Pods:
         self._nodes: dict[str, NodeSpec] = {}
         self._told = asyncio.Event()
         """Set once it is known which nodes are ours."""
+        self._has_looked = False
+        """Whether it is known what runs, and which addresses are held: no pod's worker may begin before."""
         self._wired: frozenset[str] = frozenset()
         self._sockets: dict[str, NodeSockets] = {}
         self._workers: dict[str, PodWorker] = {}
@@ -117,6 +119,7 @@ class Pods:
         looked_at = asyncio.get_running_loop().time()
         sandboxes, states = await self._first_look()
         self._adopt(sandboxes)
+        self._has_looked = True
         self.objects.observe(self._pod_changed)
         self.config_maps.observe(self._config_map_changed)
         for pod in self.objects.items.values():
@@ -194,7 +197,7 @@ class Pods:
         node = spec(pod).get("nodeName", "")
         if worker := self._workers.get(uid(pod)):
             worker.wake()
-        elif node in self._nodes and self.objects.synced.is_set():
+        elif node in self._nodes and self._has_looked:
             self._start_worker(uid(pod), node)
 
     def _start_worker(self, pod_uid: str, node: str) -> None:

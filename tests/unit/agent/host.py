@@ -42,7 +42,7 @@ class Host:
         """An agent's pods while inside; leaving is like kill -9, for everything but the threads."""
         kernel = Kernel(self._links, FakeNft, lambda: None, lambda _: None)
         wiring = Wiring("here", self.sandboxes.place, kernel)
-        pods = Pods(self.client, self.sandboxes, wiring, self.identity, first_backoff_s=1)
+        pods = Pods(self.client, self.sandboxes, wiring, self.identity, first_backoff_s=2)
         runs = (pods.objects.run(), pods.config_maps.run(), pods.events.run(), pods.run())
         tasks = [asyncio.create_task(run) for run in runs]
         pods.follow(self.spec, wiring.sync(self.spec))

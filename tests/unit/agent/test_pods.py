@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from typing import Any
 
 import pytest
@@ -191,6 +192,27 @@ async def test_an_agent_that_starts_anew_takes_over_what_runs_and_changes_nothin
     assert after == before
     assert status(await host.get(pod("new")))["podIP"] == "10.244.1.5"
     assert len(host.sandboxes.specs) == 4
+
+
+async def test_an_agent_gives_out_no_address_before_it_knows_which_are_held(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with host.agent():
+        before = [await host.create(pod(f"web-{number}")) for number in range(3)]
+    may_look, look = threading.Event(), host.sandboxes.pods
+    monkeypatch.setattr(host.sandboxes, "pods", lambda: look() if may_look.wait(SOON_S) else [])
+    async with host.agent() as pods:
+        await host.client.create(pod("new"))
+
+        async def seen() -> bool:
+            return Key("default", "new") in pods.objects.items
+
+        await wait_until_async(seen, SOON_S, "a look at the API")
+        pods.follow(host.spec, {"a"})
+        assert host.sandboxes.specs.keys() == {f"{uid(obj)}-main-0" for obj in before}
+        may_look.set()
+        ready = await host.until(pod("new"), is_ready, "readiness")
+    assert status(ready)["podIP"] == "10.244.1.5"
 
 
 async def test_an_agent_that_starts_anew_removes_pods_that_were_deleted_meanwhile(host: Host) -> None:

@@ -170,7 +170,7 @@ def why_not() -> str:
     except KernelError as error:
         if error.errno == errno.ENOENT and CONNTRACK in str(error):
             return f"the kernel does not let this user set {CONNTRACK}"
-        return str(error)
+        return "this kernel lets only root of the machine use IPVS" if error.errno == errno.EPERM else str(error)
     finally:
         ipvs.close()
     return ""

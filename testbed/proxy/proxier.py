@@ -72,9 +72,10 @@ class Proxier:
         is_full = before is None or not _change(serving, before.ports, wanted.ports, which)
         if is_full:
             serving.load(wanted.ports, here)
-        self._loaded, self._here = wanted, here
         self._leave()
-        return Synced(is_full, self._forget_stale_flows({} if before is None else before.ports, wanted.ports, which))
+        forgotten = self._forget_stale_flows({} if before is None else before.ports, wanted.ports, which)
+        self._loaded, self._here = wanted, here
+        return Synced(is_full, forgotten)
 
     def _enter(self, name: str) -> Mode:
         if self._mode is None or name != self._name:
@@ -117,7 +118,7 @@ def _change(mode: Mode, before: Ports, after: Ports, which: frozenset[Key]) -> b
 
 
 def _identity(port: VirtualPort) -> tuple[object, ...]:
-    return port.service, port.cluster_ip, port.protocol, port.port, port.node_port, port.external_ips
+    return port.service, port.cluster_ip, port.protocol, port.port, port.node_port, port.public_ips
 
 
 def _may_have_stale_flows(port: VirtualPort, before: frozenset[object] | None) -> bool:

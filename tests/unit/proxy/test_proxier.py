@@ -92,8 +92,11 @@ class FakeFlows:
 
     flows: list[Flow] = field(default_factory=list)
     listed: int = 0
+    refusals: list[KernelError] = field(default_factory=list)
 
     def udp_flows(self) -> list[Flow]:
+        if self.refusals:
+            raise self.refusals.pop()
         self.listed += 1
         return list(self.flows)
 
@@ -256,3 +259,22 @@ def test_flows_are_listed_only_where_an_endpoint_has_gone_or_the_first_has_come(
     for sequence, (pods, listed) in enumerate(steps, 1):
         proxier.sync(snapshot({DNS: ports(DNS, *pods, protocol="udp")}, {DNS}, sequence), HERE, "one")
         assert flows.listed == listed
+
+
+def test_udp_flows_that_came_before_the_load_balancer_had_its_address_are_forgotten(
+    proxier: Proxier, flows: FakeFlows
+) -> None:
+    pending = ports(DNS, 2, protocol="udp")
+    proxier.sync(snapshot({DNS: pending}), HERE, "one")
+    flows.flows = [flow("203.0.113.7", destination="203.0.113.7")]
+    ready = tuple(replace(port, load_balancer_ips=(IPv4Address("203.0.113.7"),)) for port in pending)
+    assert proxier.sync(snapshot({DNS: ready}, {DNS}, 2), HERE, "one").forgotten_flows == 1
+
+
+def test_flows_that_could_not_be_forgotten_are_so_by_the_next_sync(proxier: Proxier, flows: FakeFlows) -> None:
+    wanted = snapshot({DNS: ports(DNS, 2, protocol="udp")})
+    flows.flows = [flow("10.244.1.3")]
+    flows.refusals = [KernelError("netlink: No buffer space available", errno.ENOBUFS)]
+    with pytest.raises(KernelError, match="No buffer space"):
+        proxier.sync(wanted, HERE, "one")
+    assert proxier.sync(wanted, HERE, "one").forgotten_flows == 1

@@ -167,7 +167,7 @@ class NodeDaemons:
         task.cancel()
         await asyncio.wait([task])
         self._view.services.forget(name)
-        await self._leases.forget(name)
+        self._leases.forget(name)
 
 
 async def _serve(daemon: NodeDaemon, handles: Handles) -> None:

@@ -38,12 +38,14 @@ class Leases:
             self._pending.add(node)
             self._wake.set()
 
-    async def forget(self, node: str) -> None:
-        """The node is gone: one that comes back under its name must not be taken for synced."""
+    def forget(self, node: str) -> None:
+        """The node is gone, and so will be its lease: one that comes back under its name is not to be taken for synced.
+
+        Whoever writes leases deletes them too: what is being written just now would otherwise come after the deletion.
+        """
         self._versions.pop(node, None)
-        self._pending.discard(node)
-        with suppress(NotFound):
-            await self._client.delete(LEASE, f"{DAEMON_LEASE_PREFIX}{node}", SYSTEM_NAMESPACE)
+        self._pending.add(node)
+        self._wake.set()
 
     async def run(self) -> None:
         """Write until cancelled; all leases are renewed every ten seconds."""
@@ -54,10 +56,11 @@ class Leases:
         self._pending = set()
         while due:
             node = due.pop()
-            if node not in self._versions:
-                continue
             try:
-                await self._write(node, self._versions[node])
+                if node in self._versions:
+                    await self._write(node, self._versions[node])
+                else:
+                    await self._delete(node)
             except BaseException:
                 self._pending |= {node, *due}
                 raise
@@ -72,6 +75,10 @@ class Leases:
             await self._client.patch(LEASE, name, patch, SYSTEM_NAMESPACE)
         except NotFound:
             await self._client.create(lease)
+
+    async def _delete(self, node: str) -> None:
+        with suppress(NotFound):
+            await self._client.delete(LEASE, f"{DAEMON_LEASE_PREFIX}{node}", SYSTEM_NAMESPACE)
 
 
 async def write_condition(client: Client, node: str, condition: Mapping[str, Any]) -> None:

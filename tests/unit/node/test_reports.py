@@ -59,6 +59,38 @@ async def test_a_lease_that_could_not_be_written_is_written_later() -> None:
         await until(client, {"node-daemon-a": "3"})
 
 
+async def test_the_lease_of_a_node_that_goes_while_it_is_written_goes_too() -> None:
+    is_written = asyncio.Event()
+
+    def intercept(verb: str, kind: Kind, _: Key) -> None:
+        if kind == LEASE and verb == "create":
+            leases.forget("a")
+            is_written.set()
+
+    client = FakeClient(intercept)
+    leases = Leases(client)
+    async with running(leases):
+        leases.synced("a", 3)
+        await is_written.wait()
+        await until(client, {})
+
+
+async def test_the_lease_of_a_node_that_has_gone_is_deleted_as_soon_as_the_api_answers() -> None:
+    failures = iter([True, True])
+
+    def intercept(verb: str, kind: Kind, _: Key) -> None:
+        if kind == LEASE and verb == "delete" and next(failures, False):
+            raise ServiceUnavailable("the API server is restarting")
+
+    client = FakeClient(intercept)
+    leases = Leases(client)
+    async with running(leases):
+        leases.synced("a", 3)
+        await until(client, {"node-daemon-a": "3"})
+        leases.forget("a")
+        await until(client, {})
+
+
 async def test_a_condition_is_put_beside_others_also_when_somebody_else_writes_at_the_same_time() -> None:
     conflicts = iter([True, True])
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from testbed.errors import TestbedError
-from testbed.node.changes import Changes, Mark
+from testbed.node.changes import Changes
 from testbed.node.exposition import NO_LABELS, Family, Histogram, Labels, Sample
 from testbed.proxy.virtualport import Ports
 
@@ -60,7 +60,7 @@ class Seen:
         self._changes, self._now_s = changes, now_s
         self._began_s = now_s()
         self._synced_s = 0.0
-        self._done = Mark()
+        self._done = changes.mark
         self._all, self._full, self._partial = (Histogram(SYNC_BUCKETS) for _ in range(3))
         self._programming = Histogram(PROGRAMMING_BUCKETS)
         self._failures: Counter[tuple[str, str]] = Counter()

@@ -80,6 +80,17 @@ def test_latency_runs_from_the_trigger_time_to_the_end_of_the_sync() -> None:
     assert figures(seen)[f'{name}_count{{ip_family="IPv4"}}'] == 2
 
 
+def test_what_was_there_before_a_node_came_was_not_late_on_its_account() -> None:
+    clock = Clock()
+    changes = Changes(clock)
+    changes.slice_changed(WEB, None, slice_("1970-01-12T13:46:41.5Z"))
+    clock.now_s += 600
+    seen = Seen(changes, now_s=clock)
+    with seen.syncing("nftables"):
+        pass
+    assert figures(seen)['kubeproxy_network_programming_duration_seconds_count{ip_family="IPv4"}'] == 0
+
+
 @pytest.mark.parametrize("trigger", ["", "yesterday", "1970-01-12T13:00:00Z"])
 def test_no_latency_comes_of_no_time_or_of_one_before_the_daemon_began(trigger: str) -> None:
     clock = Clock()

@@ -105,4 +105,7 @@ def open_handles(netns: Path | None) -> Handles:
 
 def _identity(netns: Path | None) -> int:
     """A namespace's inode; 0 for a process's own, which it never changes, and for one that is gone."""
-    return netns.stat().st_ino if netns and netns.exists() else 0
+    try:
+        return netns.stat().st_ino if netns else 0
+    except FileNotFoundError:
+        return 0

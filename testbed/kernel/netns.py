@@ -34,11 +34,14 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def inside(path: Path | str, work: Callable[[], T]) -> T:
-    """Call `work` with the calling thread inside the network namespace at `path`."""
+    """Call `work` with the calling thread inside the network namespace at `path`. KernelError where there is none."""
 
     def enter() -> None:
-        with Path(path).open("rb") as namespace:
-            setns(namespace.fileno(), CLONE_NEWNET)
+        try:
+            with Path(path).open("rb") as namespace:
+                setns(namespace.fileno(), CLONE_NEWNET)
+        except OSError as error:
+            raise KernelError(f"namespace {path}: {error.strerror}", error.errno or 0) from None
 
     return _away(enter, work)
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from testbed.errors import KernelError
 from testbed.kernel import netns
 from tests.kernel.lab import Lab
 
@@ -48,6 +49,6 @@ def test_a_namespace_is_made_once_and_deleting_it_again_is_fine(lab: Lab, tmp_pa
 
 def test_a_namespace_that_is_not_there_is_an_error_and_nothing_moves(tmp_path: Path) -> None:
     before = OWN.stat().st_ino
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(KernelError, match="nowhere: No such file"):
         netns.inside(tmp_path / "nowhere", os.getpid)
     assert OWN.stat().st_ino == before

@@ -95,7 +95,7 @@ class ServiceAddresses:
         return None if found is None else self._cidr[1 + found]
 
     def _assign_ports(self, fields: dict[str, Any], before: dict[str, Any], owner: Key) -> Iterator[Cause]:
-        had, chosen = set(node_ports_of(before)), set(node_ports_of(fields))
+        had, chosen = set(node_ports_of(before)), {*node_ports_of(fields), fields.get("healthCheckNodePort", 0)}
         shared = {port.get("port"): port["nodePort"] for port in fields.get("ports", []) if port.get("nodePort")}
         for index, port in enumerate(fields.get("ports", [])):
             field = f"spec.ports[{index}].nodePort"

@@ -263,6 +263,14 @@ async def test_a_health_check_has_a_port_that_stays_until_it_is_not_needed(resou
     await created(resources, service("other", type="NodePort", ports=[{"port": 1, "nodePort": number}]))
 
 
+async def test_a_new_port_is_not_given_the_node_port_of_the_services_own_health_check(tmp_path: Path) -> None:
+    services = replace(SPEC.services, node_ports=(31000, 31001))
+    async with opened(tmp_path, services=services) as resources:
+        await created(resources, balanced(externalTrafficPolicy="Local"))
+        with pytest.raises(Invalid, match="failed to allocate a nodePort: range is full"):
+            await patched(resources, ports=[{"name": "a", "port": 80}, {"name": "b", "port": 81}])
+
+
 async def test_the_class_of_a_load_balancer_stays(resources: Resources) -> None:
     await created(resources, balanced(loadBalancerClass="a.b/c"))
     with pytest.raises(Invalid, match=r"spec.loadBalancerClass: Invalid value: \"a.b/d\": may not change once set"):

@@ -11,8 +11,9 @@ import os
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import BrokenExecutor, Executor, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any, Protocol
@@ -43,7 +44,10 @@ class NodeSockets:
     async def connect(self, address: str, port: int) -> socket.socket:
         """A TCP connection from the node. OSError."""
         loop = asyncio.get_running_loop()
-        sock = await loop.run_in_executor(self._thread, _tcp_socket)
+        try:
+            sock = await loop.run_in_executor(self._thread, _tcp_socket)
+        except BrokenExecutor as error:  # it went before the thread could enter it
+            raise OSError("the node's network namespace is gone") from error
         try:
             await loop.sock_connect(sock, (address, port))
         except BaseException:
@@ -178,6 +182,7 @@ def _tcp_socket() -> socket.socket:
     return sock
 
 
+@cache
 def _unverified() -> ssl.SSLContext:
     """As with a kubelet: a probe asks whether somebody answers, not who."""
     context = ssl.create_default_context()

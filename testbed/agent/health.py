@@ -15,13 +15,12 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
-from testbed.agent.actions import Action, Execute, Sockets, Target, action_of, failing_action
+from testbed.agent.actions import Action, Execute, Sockets, Target, action_of
 from testbed.agent.podplan import all_containers
 from testbed.agent.podrun import Ground
 from testbed.agent.probes import Timing, keep_asking
 from testbed.agent.sandbox import ContainerState
 from testbed.api.objects import Object, parse_time, status
-from testbed.errors import NotFound
 
 STARTUP, READINESS, LIVENESS = "startupProbe", "readinessProbe", "livenessProbe"
 WORDS = {STARTUP: "Startup", READINESS: "Readiness", LIVENESS: "Liveness"}
@@ -40,12 +39,13 @@ class Probing:
     def action(
         self, handler: Mapping[str, Any], container: Mapping[str, Any], state: ContainerState, ground: Ground
     ) -> Action:
-        """What a probe or a hook of the container does."""
+        """What a probe or a hook of the container does. By which sockets is seen each time: a probe outlives them."""
         target = Target(state.id, container, ground.address)
-        try:
-            return action_of(handler, target, self.sockets(ground.node.name), self.execute)
-        except NotFound as error:  # the node's namespace has just gone
-            return failing_action(str(error))
+
+        async def ask() -> str:
+            return await action_of(handler, target, self.sockets(ground.node.name), self.execute)()
+
+        return ask
 
 
 @dataclass

@@ -57,6 +57,8 @@ class PodContainers:
         """Those whose postStart hook has failed."""
         self._ending: dict[str, asyncio.Task[None]] = {}
         self._waits: dict[str, CannotStart] = {}
+        self._retries: dict[str, asyncio.TimerHandle] = {}
+        """One for each container, or every wake would leave another that goes on for ever."""
 
     async def ensure(self, pod: Object, ground: Ground, sandbox: PodSandbox | None) -> None:
         """Start what is due, stop what is sick or no longer needed."""
@@ -109,7 +111,9 @@ class PodContainers:
         if before is None or (before.reason, str(before)) != (error.reason, str(error)):
             self._host.events.warning(pod, EVENT_OF.get(error.reason, "Failed"), str(error))
         self._waits[container] = error
-        asyncio.get_running_loop().call_later(retry_s, self._changed)
+        if retry := self._retries.get(container):
+            retry.cancel()
+        self._retries[container] = asyncio.get_running_loop().call_later(retry_s, self._changed)
 
     def newest(self) -> dict[str, ContainerState]:
         """The newest attempt at each container, by its name."""
@@ -126,6 +130,8 @@ class PodContainers:
         self._health.stop()
         for task in (*self._beginning.values(), *self._ending.values()):
             task.cancel()
+        for retry in self._retries.values():
+            retry.cancel()
 
     async def _ensure_one(self, pod: Object, container: Container, ground: Ground, sandbox: PodSandbox | None) -> None:
         which = container["name"]

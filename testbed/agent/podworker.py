@@ -31,6 +31,9 @@ from testbed.waiting import Backoff
 
 log = logging.getLogger(__name__)
 
+TELL_AGAIN_S = 1.0
+"""How soon the status of a pod that ends is told again, where the API could not be reached."""
+
 
 class PodWorker:
     """One pod. `pod` gives the object as it is now, None when it is gone; `node` is where it is, or was, bound."""
@@ -132,11 +135,10 @@ class PodWorker:
         wanted = pod_status(pod, facts)
         if not differs(status(pod), wanted):
             return
+        patch = {"metadata": {"uid": self._uid}, "status": wanted}
         try:
-            written = await self._host.client.patch(
-                POD, name(pod), {"status": wanted}, namespace(pod), subresource="status"
-            )
-        except NotFound:
+            written = await self._host.client.patch(POD, name(pod), patch, namespace(pod), subresource="status")
+        except (NotFound, Conflict):  # it is gone, or the name is another pod's by now
             return
         self._host.pods.learn(written)
 
@@ -161,9 +163,10 @@ class PodWorker:
             self._awake.clear()
             if current := self._pod():
                 self.containers.attend(current, ground, is_ending=True)
-                await self._publish(current, ground)
+                with suppress(ApiError):  # told again soon: raised, it would begin the end anew, hooks and all
+                    await self._publish(current, ground)
             waking = asyncio.ensure_future(self._awake.wait())
-            await asyncio.wait((ending, waking), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((ending, waking), timeout=TELL_AGAIN_S, return_when=asyncio.FIRST_COMPLETED)
             waking.cancel()
             current = self._pod()
             left_s = float(metadata(current).get("deletionGracePeriodSeconds") or 0) if current else 0.0

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Iterator, Sequence
-from typing import Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from testbed.api.kinds import POD
-from testbed.api.objects import Object, is_deleting, is_ready, name, status, uid
+from testbed.agent.events import Events
+from testbed.agent.podcontainers import PodContainers
+from testbed.agent.podrun import CannotStart
+from testbed.api.kinds import POD, Kind
+from testbed.api.objects import Key, Object, is_deleting, is_ready, name, status, uid
+from testbed.client.fake import FakeClient
+from testbed.errors import ServiceUnavailable
 from testbed.waiting import wait_until_async
 from tests.unit.agent.host import SOON_S, Host, container_status
 from tests.unit.agent.specs import pod
+
+if TYPE_CHECKING:
+    from testbed.agent.podhost import PodHost
 
 NEVER = {"periodSeconds": 1000}
 
@@ -220,6 +230,48 @@ async def test_a_deleted_pods_sidecars_end_last(host: Host, program: Program) ->
         program.gate.set()
         await host.until_gone(ready)
     assert list(host.sandboxes.graces) == [f"{uid(ready)}-main-0", f"{uid(ready)}-side-0"]
+
+
+async def test_an_end_goes_on_without_the_api_and_begins_no_hook_twice(host: Host, program: Program) -> None:
+    program.gate.clear()
+    failed: list[Key] = []
+    is_away = False
+
+    def intercept(verb: str, kind: Kind, which: Key) -> None:
+        if is_away and (verb, kind) == ("patch", POD):
+            failed.append(which)
+            raise ServiceUnavailable("the API server restarts")
+
+    host.client.intercept = intercept
+    other = {"name": "other", "image": "testbed/web", **hooks(preStop="wait")}
+    async with host.agent():
+        ready = await host.create(pod(containers=[{"name": "main", "image": "testbed/web"}, other]))
+        is_away = True
+        await host.client.delete(POD, name(ready), "default", grace_period_s=30)
+
+        async def has_failed() -> bool:
+            return len(failed) >= 2
+
+        await wait_until_async(has_failed, SOON_S, "a second attempt to tell of the end")
+        is_away = False
+        ended = await host.until(ready, lambda obj: "terminated" in container_status(obj)["state"], "the news")
+        assert is_deleting(ended)
+        program.gate.set()
+        await host.until_gone(ready)
+    assert program.ran == ["wait"]
+
+
+async def test_however_often_a_container_is_found_waiting_it_is_looked_at_again_once() -> None:
+    looks: list[float] = []
+    events = Events(FakeClient())
+    loop, over = asyncio.get_running_loop(), asyncio.Event()
+    shared = cast("PodHost", SimpleNamespace(events=events, probing=None, stop=None))
+    containers = PodContainers(shared, lambda: looks.append(loop.time()))
+    for _ in range(5):
+        containers.cannot(pod(), "main", CannotStart("ErrImagePull", "no such image"), retry_s=0.01)
+    loop.call_later(0.05, over.set)
+    await over.wait()
+    assert len(looks) == 1
 
 
 async def _until_ran(program: Program, which: str, times: int = 1) -> None:

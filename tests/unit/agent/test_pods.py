@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from testbed.api.kinds import CONFIG_MAP, POD
+from testbed.api.kinds import CONFIG_MAP, POD, Kind
 from testbed.api.objects import Key, is_ready, name, status, uid
 from testbed.api.wellknown import SERVICE_ACCOUNT_PATH
-from testbed.errors import NotFound
+from testbed.errors import NotFound, ServiceUnavailable
 from testbed.waiting import wait_until_async
 from tests.unit.agent.host import SOON_S, Host, container_status
 from tests.unit.agent.specs import pod
@@ -249,3 +249,29 @@ async def test_a_containers_log_is_found_by_the_pods_name(host: Host) -> None:
         assert pods.find(Key("default", "web"), "main").id == f"{uid(ready)}-main-0"
         with pytest.raises(NotFound, match="has not been started"):
             pods.find(Key("default", "web"), "main", previous=True)
+
+
+async def test_a_pod_of_the_same_name_is_not_told_what_became_of_the_former_one(host: Host) -> None:
+    is_deaf, told = False, list[Key]()
+
+    def intercept(verb: str, kind: Kind, which: Key) -> None:
+        if is_deaf and kind == POD:
+            if verb in ("watch", "list"):
+                raise ServiceUnavailable("the API server restarts")
+            if verb == "patch":
+                told.append(which)
+
+    host.client.intercept = intercept
+    async with host.agent():
+        former = await host.create(pod())
+        is_deaf = True
+        host.client.disconnect()
+        await host.client.delete(POD, name(former), "default", grace_period_s=0)
+        await host.client.create(pod(on="far"))
+        host.sandboxes.end(f"{uid(former)}-main-0", 1)
+
+        async def has_told() -> bool:
+            return bool(told)
+
+        await wait_until_async(has_told, SOON_S, "an attempt to tell of the former pod")
+    assert "podIP" not in status(await host.get(former))

@@ -4,14 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from ipaddress import IPv4Address
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from testbed.agent.actions import act, failing_action, http_action, port_number, sleep_action, tcp_action
+from testbed.agent.actions import (
+    NodeSockets,
+    Sockets,
+    act,
+    failing_action,
+    http_action,
+    port_number,
+    sleep_action,
+    tcp_action,
+)
+from testbed.agent.health import Probing
+from testbed.agent.podrun import Ground
 from testbed.agent.probes import Timing, keep_asking
+from testbed.agent.sandbox import ContainerState
+from tests.unit.agent.specs import cluster, node
 
 HOST = "127.0.0.1"
 QUICK = Timing(initial_delay_s=0, period_s=0.01, timeout_s=1, successes=1, failures=3)
@@ -144,6 +159,29 @@ def test_a_port_is_a_number_or_a_name_of_the_container(given: int | str, expecte
 def test_a_port_that_the_container_does_not_name_is_an_error() -> None:
     with pytest.raises(LookupError, match="no port named http"):
         port_number({"name": "main"}, "http")
+
+
+async def test_a_probe_goes_on_through_the_new_sockets_of_its_node(tmp_path: Path) -> None:
+    former = NodeSockets(tmp_path)
+    former.close()
+    ways: list[Sockets] = [LoopbackSockets(), former]
+    probing = Probing(lambda _: ways[-1], _no_program, lambda _, __: None)
+    state = ContainerState("c", "p", "main", "image", 0, True, 1, "2026-01-01T00:00:00Z")
+    ground = Ground(cluster(), node("a", 1), IPv4Address(HOST))
+    async with answering(b"HTTP/1.1 200 OK") as port:
+        action = probing.action({"tcpSocket": {"port": port}}, {"name": "main"}, state, ground)
+        ways.pop()
+        assert await act(action, 1) == ""
+
+
+async def test_a_namespace_that_is_gone_is_a_failure_with_its_reason(tmp_path: Path) -> None:
+    sockets = NodeSockets(tmp_path / "gone")
+    assert await act(tcp_action(sockets, HOST, 1), 1) == "the node's network namespace is gone"
+    sockets.close()
+
+
+async def _no_program(_: str, __: Sequence[str]) -> int:
+    return 0
 
 
 def test_timing_has_kubernetes_defaults() -> None:

@@ -53,6 +53,8 @@ class NodeDaemon:
         self._place: Place | None = None
         self._tunnel = ""
         self._proof: Proof | None = None
+        self._told: Proof | None = None
+        """The one that is written into the Node."""
         self._attempts = 0
 
     async def run(self) -> None:
@@ -96,8 +98,8 @@ class NodeDaemon:
         self._leases.synced(self.name, wanted.version)
 
     async def _prove(self) -> None:
-        place, before = self._place, self._proof
-        if place is None or (before and before.place == place and before.is_complete):
+        place, before, told = self._place, self._proof, self._told
+        if place is None or (told and told.place == place and told.is_complete):
             return
         is_same_network = before and (before.place.node, before.place.spec) == (place.node, place.spec)
         reached = before.reached if before and is_same_network else ()
@@ -109,6 +111,7 @@ class NodeDaemon:
             self._proof_wake.set()
             return
         await write_condition(self._client, self.name, proof.condition())
+        self._told = proof
         if not proof.is_complete:
             raise CheckFailed(f"no full-size packet: {'; '.join(proof.failures)}")
 

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from testbed.api.kinds import LEASE, NODE
-from testbed.api.objects import Object, condition
+from testbed.api.kinds import LEASE, NODE, Kind
+from testbed.api.objects import Key, Object, condition
 from testbed.client.fake import FakeClient
+from testbed.errors import ServiceUnavailable
 from testbed.kernel.conntrack import Flow
 from testbed.kernel.fake import FakeLinks, FakeNft
 from testbed.kernel.links import Peer
@@ -209,5 +210,21 @@ async def test_a_proof_is_written_into_the_node(machine: Machine) -> None:
     async def check() -> bool:
         found = condition(await machine.client.get(NODE, "a"), "NetworkUnavailable")
         return found.get("status") == "False" and found["message"].endswith("arrive whole at: b")
+
+    await wait_until_async(check, 3, "the proof")
+
+
+async def test_a_proof_that_could_not_be_written_is_written_later(machine: Machine) -> None:
+    failures = iter([True, True])
+
+    def intercept(verb: str, kind: Kind, _: Key) -> None:
+        if kind == NODE and verb == "update" and next(failures, False):
+            raise ServiceUnavailable("the API server is restarting")
+
+    machine.client.intercept = intercept
+    await machine.client.create(node("a", 1))
+
+    async def check() -> bool:
+        return condition(await machine.client.get(NODE, "a"), "NetworkUnavailable").get("status") == "False"
 
     await wait_until_async(check, 3, "the proof")

@@ -49,6 +49,7 @@ from testbed.agent.docker_names import (
 )
 from testbed.agent.sandbox import ContainerSpec, ContainerState, ExecSession, Mount, PodSandbox
 from testbed.errors import NotFound
+from testbed.kernel import netns as namespaces
 
 PROC = Path("/proc")
 PAUSE = "testbed/pause"
@@ -292,7 +293,7 @@ class DockerSandboxes:
         here = _netns(self._looks.at(joined["Id"]))
         there = _netns(self._looks.at(joined["HostConfig"]["NetworkMode"].removeprefix(JOINED)))
         if here and there:
-            return _inode(here) != _inode(there)
+            return namespaces.number(here) != namespaces.number(there)
         return bool(there and joined["Labels"][ROLE_LABEL] == DAEMON and joined["State"] == "exited")
 
 
@@ -300,14 +301,6 @@ def _netns(look: Mapping[str, Any] | None) -> Path | None:
     if look is None or not look["State"]["Running"] or not look["State"]["Pid"]:
         return None
     return PROC / str(look["State"]["Pid"]) / "ns" / "net"
-
-
-def _inode(netns: Path) -> int:
-    """0 for a process that has just ended, which is astray in any case."""
-    try:
-        return netns.stat().st_ino
-    except (FileNotFoundError, ProcessLookupError):
-        return 0
 
 
 def _has_begun(look: Mapping[str, Any]) -> bool:

@@ -20,6 +20,7 @@ from typing import Protocol
 from testbed.api.objects import Key, Object, is_deleting, key, metadata, spec, status
 from testbed.client.informer import Informer
 from testbed.errors import KernelError
+from testbed.kernel import netns
 from testbed.kernel.conntrack import Conntrack, Flow
 from testbed.kernel.links import Nft
 from testbed.kernel.nft import LibNft
@@ -111,9 +112,9 @@ class NodeTable:
     def sync(self, ports: Sequence[HostPort]) -> None:
         """Have the table serve these ports, or be gone where there are none. KernelError."""
         place = self._doors.place(self._node.name)
-        if place is None:
+        if place is None or not (namespace := netns.number(place)):
             return
-        self._enter(place)
+        self._enter(namespace)
         if not ports and self._loaded == REMOVE:
             return
         script, nft = render(ports) if ports else REMOVE, self._nft or self._doors.nft(place)
@@ -133,9 +134,8 @@ class NodeTable:
             self._nft.close()
             self._nft = None
 
-    def _enter(self, place: Path) -> None:
+    def _enter(self, namespace: int) -> None:
         """Whatever was done in a namespace that is gone has not been done in this one."""
-        namespace = place.stat().st_ino
         if namespace != self._namespace:
             self.close()
             self._namespace, self._loaded, self._listed = namespace, "", ""

@@ -19,6 +19,7 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
 
 from testbed.errors import NotFound
+from testbed.kernel import netns as namespaces
 from testbed.kernel.links import Hop, Links, Nft, Peer
 from testbed.kernel.netlink import NetlinkLinks
 from testbed.kernel.nft import LibNft
@@ -167,7 +168,8 @@ class Wiring:
     def places(self, spec: ClusterSpec) -> dict[str, int]:
         """The namespace of each place that exists now, by its inode: another number is another namespace."""
         found = {wire.place: self._place(wire.place) for wire in wires(spec, self._host)}
-        return {place: path.stat().st_ino for place, path in found.items() if path}
+        numbers = {place: namespaces.number(path) for place, path in found.items() if path}
+        return {place: number for place, number in numbers.items() if number}
 
     def links(self, node: str) -> Links:
         """The devices of a wired node. NotFound."""
@@ -221,12 +223,12 @@ class Wiring:
 
     def _handle(self, place: str, netns: Path) -> Links:
         """The open handle, or a new one where the place has come back with another namespace."""
-        number = netns.stat().st_ino
+        number = namespaces.number(netns)
         known = self._handles.get(place)
         if known and known[0] == number:
             return known[1]
         if known:
-            known[1].close()
+            self._handles.pop(place)[1].close()
         self._handles[place] = (number, self._kernel.links(netns))
         return self._handles[place][1]
 

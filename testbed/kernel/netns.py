@@ -46,6 +46,14 @@ def inside(path: Path | str, work: Callable[[], T]) -> T:
     return _away(enter, work)
 
 
+def number(path: Path) -> int:
+    """Which namespace there is at `path`: its inode, another one for another namespace; 0 where it has just gone."""
+    try:
+        return path.stat().st_ino
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+
+
 def create(path: Path) -> None:
     """Make a network namespace that lives as long as `path` is mounted; nothing happens where it exists."""
     if is_netns(path):

@@ -7,7 +7,7 @@ from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
-from testbed.agent.hostports import Doors, HostPorts, ports_by_node
+from testbed.agent.hostports import Doors, HostPorts, NodeTable, ports_by_node
 from testbed.api.kinds import POD
 from testbed.api.objects import Object
 from testbed.client.fake import FakeClient
@@ -77,6 +77,12 @@ async def test_the_table_follows_pods_and_is_gone_with_the_last(tmp_path: Path) 
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def test_a_node_that_ends_while_it_is_looked_at_gets_no_table(tmp_path: Path) -> None:
+    nft = FakeNft()
+    NodeTable(node("a", 1), Doors(lambda _: tmp_path / "gone", lambda _: nft)).sync([HostPort("tcp", 8080, FIRST, 80)])
+    assert nft.loaded == []
 
 
 def flow(destination: IPv4Address, number: int, answers: IPv4Address) -> Flow:

@@ -123,6 +123,13 @@ def test_a_holder_that_came_back_in_another_namespace_is_noticed(host: Host) -> 
     assert [place for place, inode in host.wiring.places(cluster()).items() if before[place] != inode] == ["a"]
 
 
+def test_a_holder_that_ends_while_it_is_looked_at_has_no_namespace(host: Host) -> None:
+    kernel = Kernel(host.links, lambda: host.nft, _nothing, _nothing)
+    wiring = Wiring("here", lambda name: host.directory / name, kernel)
+    (host.directory / "a").unlink()
+    assert wiring.places(cluster()).keys() == {"control-plane", "b"}
+
+
 @pytest.mark.parametrize("change", [lambda spec: replace(spec, underlay=replace(spec.underlay, mtu=9000))])
 def test_a_changed_mtu_reaches_every_device(host: Host, change: Callable[[ClusterSpec], ClusterSpec]) -> None:
     host.wiring.sync(cluster())

@@ -117,14 +117,14 @@ class NodeTable:
         self._enter(namespace)
         if not ports and self._loaded == REMOVE:
             return
-        script, nft = render(ports) if ports else REMOVE, self._nft or self._doors.nft(place)
+        self._nft = nft = self._nft or self._doors.nft(place)
+        script = render(ports) if ports else REMOVE
         listed = nft.list(f"table ip {TABLE}")
         if script != self._loaded or listed != self._listed:
             if ports or listed:
                 nft.load(script)
             self._loaded, self._listed = script, nft.list(f"table ip {TABLE}")
             self._forget_stale(place, ports)
-        self._nft = nft
         if not ports:
             self.close()
 

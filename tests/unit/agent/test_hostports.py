@@ -7,11 +7,14 @@ from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from testbed.agent.hostports import Doors, HostPorts, NodeTable, ports_by_node
 from testbed.api.kinds import POD
 from testbed.api.objects import Object
 from testbed.client.fake import FakeClient
 from testbed.client.informer import Informer
+from testbed.errors import KernelError
 from testbed.kernel.conntrack import Flow
 from testbed.kernel.fake import FakeNft
 from testbed.network.hostports import HostPort, stale_flows
@@ -83,6 +86,24 @@ def test_a_node_that_ends_while_it_is_looked_at_gets_no_table(tmp_path: Path) ->
     nft = FakeNft()
     NodeTable(node("a", 1), Doors(lambda _: tmp_path / "gone", lambda _: nft)).sync([HostPort("tcp", 8080, FIRST, 80)])
     assert nft.loaded == []
+
+
+def test_a_table_that_is_refused_again_and_again_takes_one_handle(tmp_path: Path) -> None:
+    class Refusing(FakeNft):
+        def load(self, script: str) -> None:
+            raise KernelError(f"refused: {script}")
+
+    opened: list[Path] = []
+
+    def opening(place: Path) -> Refusing:
+        opened.append(place)
+        return Refusing()
+
+    table = NodeTable(node("a", 1), Doors(lambda _: tmp_path, opening))
+    for _ in range(2):
+        with pytest.raises(KernelError):
+            table.sync([HostPort("tcp", 8080, FIRST, 80)])
+    assert len(opened) == 1
 
 
 def flow(destination: IPv4Address, number: int, answers: IPv4Address) -> Flow:

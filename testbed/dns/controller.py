@@ -52,14 +52,11 @@ class Controller:
 
     async def run(self) -> None:
         """Follow the cluster until cancelled. A knotd that is away or refuses is tried again, and then loaded whole."""
-        tasks = [asyncio.create_task(informer.run()) for informer in self._sources.informers]
-        try:
+        async with asyncio.TaskGroup() as group:  # an informer that dies takes the rest along: its news would stay old
+            for informer in self._sources.informers:
+                group.create_task(informer.run())
             await asyncio.gather(*(informer.synced.wait() for informer in self._sources.informers))
             await self._follow()
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _follow(self) -> None:
         backoff = Backoff(most_s=0.5)

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from typing import Any
 
+from testbed.errors import BadInput
+
 CONTROL_PLANE = "control-plane"
 """The name of the control plane's own place on the underlay, beside the node names."""
 SWITCH = "switch"
@@ -139,8 +141,11 @@ class ClusterSpec:
         return next(host for host in self.hosts if host.name == name)
 
     def node(self, name: str) -> NodeSpec:
-        """The node of that name."""
-        return next(node for node in self.nodes if node.name == name)
+        """The node of that name; BadInput where the cluster has none."""
+        for node in self.nodes:
+            if node.name == name:
+                return node
+        raise BadInput(f"cluster {self.name} has no node {name}")
 
     def nodes_of(self, host: str) -> tuple[NodeSpec, ...]:
         """The nodes placed on that host."""

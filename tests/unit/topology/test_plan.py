@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from testbed.errors import BadInput
 from testbed.topology.plan import plan
 from testbed.topology.schema import Topology, json_schema
 from testbed.topology.source import Mistaken
@@ -72,6 +73,13 @@ def test_nodes_that_stay_keep_what_they_have(nodes: list[dict[str, Any]], random
     for node in after.nodes:
         assert node == had.get(node.name, node)
     assert len({node.address for node in after.nodes}) == len(after.nodes)
+
+
+def test_a_node_that_is_no_more_is_asked_for_in_vain() -> None:
+    left = cluster([{"name": "a"}], running=cluster())
+    assert left.node("a").name == "a"
+    with pytest.raises(BadInput, match="cluster t has no node b"):
+        left.node("b")
 
 
 def test_a_node_that_moves_outside_the_cluster_gets_an_address_there() -> None:

@@ -169,8 +169,12 @@ async def test_a_node_that_is_deleted_is_let_go_and_no_peer_any_more(machine: Ma
     await machine.client.delete(NODE, "b")
     await machine.until("the end of node b", lambda: machine.closed == ["b"])
     await machine.until("the end of its routes", lambda: machine.peers("a") == set())
-    leases = await machine.client.list(LEASE)
-    assert "node-daemon-b" not in {lease["metadata"]["name"] for lease in leases.items}
+
+    async def is_forgotten() -> bool:
+        leases = await machine.client.list(LEASE)
+        return "node-daemon-b" not in {lease["metadata"]["name"] for lease in leases.items}
+
+    await wait_until_async(is_forgotten, 3, "the end of its lease")
 
 
 async def test_a_node_with_a_new_namespace_is_served_there(machine: Machine) -> None:

@@ -23,6 +23,8 @@ from testbed.apiserver.routes import nothing_there, target
 from testbed.errors import ApiError
 
 PASSED_ON = ("command", "stdin", "stdout", "stderr", "tty")
+OPEN_TIMEOUT_S = 20.0
+"""For the handshake with an agent: less than a client waits for ours."""
 
 
 async def serve(request: Request, send: Send, token: BearerToken, resources: Resources, agents: Agents) -> None:
@@ -57,6 +59,7 @@ async def _dialled(request: Request, resources: Resources, agents: Agents) -> Cl
             subprotocols=[Subprotocol(EXEC_SUBPROTOCOL)],
             compression=None,
             max_size=None,
+            open_timeout=OPEN_TIMEOUT_S,
             proxy=None,
         )
     except InvalidStatus as error:

@@ -23,6 +23,8 @@ from testbed.api.wellknown import EXEC_SUBPROTOCOL
 from testbed.errors import ApiError, ServiceUnavailable, api_error
 
 SUBPROTOCOL = Subprotocol(EXEC_SUBPROTOCOL)
+OPEN_TIMEOUT_S = 30.0
+"""For the handshake, behind which the API server and an agent make theirs; as long as for any other request."""
 _CHUNK = 32 * 1024
 
 
@@ -149,6 +151,7 @@ async def _connect(
         "additional_headers": headers,
         "compression": None,
         "max_size": None,
+        "open_timeout": OPEN_TIMEOUT_S,
     }
     try:
         if socket is not None:

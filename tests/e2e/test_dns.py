@@ -77,7 +77,7 @@ def test_a_topology_may_have_no_dns_on_netns(tmp_path: Path) -> None:
         cluster.up().expect()
         cluster.set(dns__server="none")
         cluster.up().expect()
-        assert not programs(cluster, "knotd")
+        wait_until(lambda: not programs(cluster, "knotd"), 20, "the end of knotd, whose pod lingers")
         cluster.end()
         cluster.up().expect()
         asked = getent(cluster, "web")

@@ -82,15 +82,16 @@ class Machine:
     def __init__(self, shared: Path) -> None:
         for directory in (CHECKOUT / BUILD, shared / BUILD):
             directory.mkdir(exist_ok=True)
-        self._process = subprocess.Popen(
-            _command(shared),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=(shared / "console.log").open("wb"),
-            env={**os.environ, "PATH": f"{Path(_vng() or '').parent}:{os.environ['PATH']}"},
-            start_new_session=True,
-        )
         self._console = shared / "console.log"
+        with self._console.open("wb") as console:
+            self._process = subprocess.Popen(
+                _command(shared),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=console,
+                env={**os.environ, "PATH": f"{Path(_vng() or '').parent}:{os.environ['PATH']}"},
+                start_new_session=True,
+            )
         self._received = b""
         self._answer(BOOT_S)
         for command in (["modprobe", "--all", *MODULES], ["sh", "-ec", _layout(shared)]):
@@ -113,12 +114,14 @@ class Machine:
     def close(self) -> None:
         """Switch it off."""
         assert self._process.stdin
+        assert self._process.stdout
         self._process.stdin.close()
         try:
             self._process.wait(OFF_S)
         except subprocess.TimeoutExpired:
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
+        self._process.stdout.close()
 
     def _answer(self, timeout_s: float) -> dict[str, Any]:
         """The next line that comes from inside, as JSON."""

@@ -25,8 +25,8 @@ def test_a_comparison_measures_reports_and_leaves_nothing(
         pytest.skip(reason)
     name, before = unique(f"e-cmp-{runtime}"), Machine.seen_now()
     out = tmp_path / "report"
-    args = ["--runtime", runtime, "--out", str(out), "--budget", "30", "--seed", "1", "-o", "json"]
-    ran = cli("compare", _short(name, variants, tmp_path), *args, timeout_s=240)
+    args = ["--runtime", runtime, "--out", str(out), "--budget", "75", "--seed", "1", "-o", "json"]
+    ran = cli("compare", _short(name, variants, tmp_path), *args, timeout_s=360)
     assert_nothing_left(name, before)
     assert ran.code in (0, 1), ran.stderr
     told = ran.json()

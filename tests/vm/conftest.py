@@ -19,10 +19,9 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def machine(request: pytest.FixtureRequest, shared: Path) -> Iterator[Machine]:
-    """A machine that has booted; skipped, with the reason, where none can be, or where nobody asked for it."""
-    is_named = any("tests/vm" in argument for argument in request.config.args)
-    if reason := why_not() or ("" if FULL or is_named else ONLY_IN_FULL):
+def machine(shared: Path) -> Iterator[Machine]:
+    """A machine that has booted; skipped, with the reason, where none can be, or where not all is to be tested."""
+    if reason := why_not() or ("" if FULL else ONLY_IN_FULL):
         pytest.skip(reason)
     with closing(Machine(shared)) as machine:
         yield machine

@@ -8,6 +8,7 @@ says that it did not.
 from __future__ import annotations
 
 import os
+import signal
 from collections import Counter, defaultdict
 from collections.abc import Generator
 from pathlib import Path
@@ -58,6 +59,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", f"full: {ONLY_IN_FULL}")
     config.addinivalue_line("markers", "lab: needs root, or to be run as root of a user namespace")
     config.stash[_OUTCOMES] = Outcomes()
+    # A shell lets what it starts in the background ignore SIGINT, and so would every program that a test interrupts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
